@@ -1,0 +1,224 @@
+"""The job folder: the only place that knows file names, and the one that writes files whole.
+
+proj_v2_0000001_wf_0000002_job_0000003_20260131_235959/     rows S4, O3, T13 and "File names" of the reference
+    workflow.log  history.json  filters.json  images.json  shutdown
+    events.jsonl                                            the journal
+    0_project_image/                                        one folder per task in range
+        0.args.json  0.metadiff.json  0.log                 the non-parallel unit
+        0_par_0000012.args.json ...                         the units of the parallel part
+        0.plan.json  0_batch_000000.plan.json               what a worker is told to do
+        0.results.jsonl  0_batch_000000.results.jsonl       how its units ended
+"""
+
+from __future__ import annotations
+
+import os
+import string
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import from_json, to_json
+
+from runner_core.failures import JobExecutionError
+from runner_core.model import FailureKind
+
+PROJECT_ID = 1  # the reference's folders begin with a project; here there is one
+_SLUG_CHARACTERS = 50  # a file name holds 255 bytes, and a character takes up to four
+_REPLACED = str.maketrans(dict.fromkeys(string.punctuation + string.whitespace, "_"))
+
+
+def job_folder_name(*, workflow_id: int, job_id: int, created: datetime) -> str:
+    """Name the folder of a job (S4); `created` is aware and in UTC."""
+    stamp = created.strftime("%Y%m%d_%H%M%S")
+    return f"proj_v2_{PROJECT_ID:07d}_wf_{workflow_id:07d}_job_{job_id:07d}_{stamp}"
+
+
+def task_folder_name(order: int, task_name: str) -> str:
+    """Name the subfolder of a task (O3): whatever the task is called, one plain file name."""
+    slug = "".join(c if c.isprintable() else "_" for c in task_name.lower().translate(_REPLACED))
+    return f"{order}_{slug[:_SLUG_CHARACTERS]}"
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a private file whole: a reader sees the old content or the new, also after a crash."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(beside, "wb", opener=_private) as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+@dataclass(frozen=True, slots=True)
+class UnitFiles:
+    """The names of one unit's files, relative to its task's folder."""
+
+    name: str
+
+    @classmethod
+    def non_parallel(cls, order: int) -> UnitFiles:
+        """Name the unit of a non-parallel task, or the planning unit of a compound one."""
+        return cls(f"{order}")
+
+    @classmethod
+    def parallel(cls, order: int, index: int) -> UnitFiles:
+        """Name the unit of one image or planned item."""
+        return cls(f"{order}_par_{index:07d}")
+
+    @property
+    def log(self) -> str:
+        """What the unit printed, standard output and standard error."""
+        return f"{self.name}.log"
+
+
+@dataclass(frozen=True, slots=True)
+class BatchFiles:
+    """The names of one batch's files, relative to its task's folder; `name` is also a part of its key."""
+
+    name: str
+
+    @classmethod
+    def non_parallel(cls, order: int) -> BatchFiles:
+        """Name the batch that holds the one non-parallel unit."""
+        return cls(f"{order}")
+
+    @classmethod
+    def parallel(cls, order: int, number: int) -> BatchFiles:
+        """Name one batch of the parallel part."""
+        return cls(f"{order}_batch_{number:06d}")
+
+    @property
+    def plan(self) -> str:
+        """What the worker is told to do."""
+        return f"{self.name}.plan.json"
+
+    @property
+    def results(self) -> str:
+        """How its units ended, as the worker writes it."""
+        return f"{self.name}.results.jsonl"
+
+    @property
+    def worker_log(self) -> str:
+        """What the worker itself printed: nothing, unless it failed."""
+        return f"{self.name}.worker.log"
+
+
+class JobFolder:
+    """One job's folder on this host, and the folder of the same name on the user's side."""
+
+    def __init__(self, path: Path, *, user_path: Path | None = None) -> None:
+        self.path = path
+        self.user_path = user_path or path
+
+    @property
+    def workflow_log(self) -> Path:
+        """The job's own log."""
+        return self.path / "workflow.log"
+
+    @property
+    def journal(self) -> Path:
+        """The events of the run."""
+        return self.path / "events.jsonl"
+
+    @property
+    def shutdown(self) -> Path:
+        """The file that asks the job to stop (X1)."""
+        return self.path / "shutdown"
+
+    @property
+    def early_stop(self) -> Path:
+        """The same request, made before the folder exists."""
+        return self.path.with_name(f"{self.path.name}.stop")
+
+    @property
+    def archive(self) -> Path:
+        """The zip that takes the folder's place (Z1)."""
+        return self.path.with_name(f"{self.path.name}.zip")
+
+    def task_folder(self, order: int, task_name: str) -> Path:
+        """Where a task's files go, on the user's side."""
+        return self.user_path / task_folder_name(order, task_name)
+
+    def create(self, tasks: Iterable[tuple[int, str]]) -> None:
+        """Make the folder and one subfolder per task, private to their owner (O2, O3).
+
+        Raises `FileExistsError` for a folder that exists already, and `OSError` as it comes.
+        """
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.path.mkdir(mode=0o700)
+        for order, name in tasks:
+            self.task_folder(order, name).mkdir(mode=0o700)
+
+    def stop_requested(self) -> bool:
+        """Whether an operator asked this job to stop, at whatever time."""
+        return self.shutdown.exists() or self.early_stop.exists()
+
+    def request_stop(self) -> None:
+        """Ask the job to stop.
+
+        The request beside the folder comes first: a runner that makes the folder in between looks there once more.
+        """
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.early_stop.touch(mode=0o600)
+        if self.path.is_dir():
+            self.shutdown.touch(mode=0o600)
+            self.early_stop.unlink(missing_ok=True)
+
+    def write_state(self, *, history: list[Any], filters: Any, images: list[Any]) -> None:
+        """Rewrite `history.json`, `filters.json` and `images.json` (T13)."""
+        for name, value in (("images", images), ("filters", filters), ("history", history)):
+            data = to_json(value, indent=2, inf_nan_mode="constants")
+            write_atomically(self.path / f"{name}.json", data)
+
+    def read_state(self, name: str) -> Any | None:
+        """What `write_state` wrote under that name; `None` when there is no such file (yet)."""
+        try:
+            return from_json((self.path / f"{name}.json").read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise JobExecutionError(
+                f"{self.path / name}.json is not valid JSON ({error})", kind=FailureKind.INTERNAL
+            ) from None
+
+
+def read_excerpt(path: Path, limit: int) -> str | None:
+    """Read a foreign text file: all of it, or its beginning and its end when it is longer than `limit` bytes.
+
+    Whatever the bytes are, the result is valid Unicode without NUL characters (databases refuse those). `None` when
+    there is no such file.
+    """
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size <= limit:
+                data = file.read(limit)
+            else:
+                head = file.read(limit // 4)
+                file.seek(size - (limit - limit // 4))
+                left_out = size - limit
+                data = head + f"\n... {left_out:,} bytes left out ...\n".encode() + file.read(limit)
+    except OSError:
+        return None
+    return data.decode("utf-8", "replace").replace("\0", "\\0")

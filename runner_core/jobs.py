@@ -1,0 +1,310 @@
+"""Jobs from outside: launch one, stop one, and settle one whose runner died.
+
+Launching makes the job's row and starts a runner process of its own (see `runner`); the lease passes from the launcher
+to the runner without a gap. A job whose runner is gone, by proof, is settled by whoever finds it: what its last
+successful task left is assembled into the dataset, as for any failed job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import logging
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+
+from runner_core.backends import AVAILABLE, Batch, LocalOptions, make_backend
+from runner_core.backends.local import find_worker
+from runner_core.conclusion import (
+    Conclusion,
+    completed_state,
+    failure_during_run,
+    is_complete,
+    success,
+    write_conclusion,
+)
+from runner_core.failures import JobExecutionError, NotFound, Refused, quoted
+from runner_core.job_folder import PROJECT_ID, BatchFiles, JobFolder, job_folder_name
+from runner_core.job_record import JobRecord, load_job
+from runner_core.journal import JobState, fold, read_events
+from runner_core.lease import Holder, Lease, LeaseReport, look
+from runner_core.model import FailureKind, JobStatus, Phase
+from runner_core.processes import ProcessId, is_alive
+from runner_core.settings import BACKENDS, Settings
+from runner_core.store.models import Dataset, Job, Workflow, utc_now
+from runner_core.store.queries import find_dataset, find_workflow
+from runner_core.store.session import open_store
+from runner_core.submission import journal_end, lease_path
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class JobRequest:
+    """What an operator asks for; workflow and dataset by id or by name, positions from 0, the last one included."""
+
+    workflow: int | str
+    dataset: int | str
+    first_task_index: int | None = None
+    last_task_index: int | None = None
+    backend: str | None = None
+    profile: str | None = None
+    slurm_account: str | None = None
+    worker_init: str | None = None
+
+
+def task_range(first: int | None, last: int | None, count: int) -> tuple[int, int]:
+    """First and last position of the tasks to run (S6); raises `Refused` for positions that cannot be."""
+    if count == 0:
+        raise Refused("the workflow has no tasks", hint="import or build one that has")
+    first = 0 if first is None else first
+    last = count - 1 if last is None else last
+    if first < 0 or last < 0 or last > count - 1 or first > last:
+        raise Refused(
+            f"the task range {first} to {last} does not fit a workflow of {count} tasks",
+            hint=f"positions go from 0 to {count - 1}, and the first is not after the last",
+        )
+    return first, last
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Launching
+
+
+def create_job(settings: Settings, request: JobRequest) -> int:
+    """Make the row of a job (S1-S4, S6) and return its id; nothing runs yet.
+
+    Raises `NotFound` for an unknown workflow or dataset, `Refused` for a busy dataset, an empty workflow, a bad range
+    or settings that the backend cannot work with.
+    """
+    backend, profile_name, account = _backend_of(settings, request)
+    _settle_job_of(settings, request.dataset)
+    now = utc_now()
+    try:
+        with open_store(settings.store_url).session(write=True) as session:
+            workflow = find_workflow(session, request.workflow)
+            dataset = find_dataset(session, request.dataset)
+            first, last = task_range(request.first_task_index, request.last_task_index, len(workflow.task_list))
+            job = Job(
+                workflow_id=workflow.id,
+                dataset_id=dataset.id,
+                backend=backend,
+                profile=profile_name,
+                first_task_index=first,
+                last_task_index=last,
+                worker_init=request.worker_init,
+                slurm_account=account,
+                user_email=getpass.getuser(),
+                start_timestamp=now,
+                project_dump={"id": PROJECT_ID, "name": "pilothouse"},
+                workflow_dump=_workflow_dump(workflow),
+                dataset_dump=_dataset_dump(dataset),
+            )
+            session.add(job)
+            session.flush()
+            folder = settings.jobs_dir / job_folder_name(workflow_id=workflow.id, job_id=job.id, created=now)
+            job.working_dir = job.working_dir_user = str(folder)
+            return job.id
+    except IntegrityError:
+        raise Refused(
+            f"dataset {quoted(request.dataset)} has a job that has not ended",
+            hint="wait for it, or stop it (pilothouse job list --status submitted)",
+        ) from None
+
+
+def _backend_of(settings: Settings, request: JobRequest) -> tuple[str, str | None, str | None]:
+    """Backend, profile and Slurm account of a request (S1: the first account when none is named)."""
+    name = request.profile or (None if request.backend else settings.profile)
+    if name is None:
+        backend = request.backend or settings.runner_backend
+        accounts: tuple[str, ...] = ()
+    else:
+        profile = settings.profile_named(name)
+        backend, accounts = request.backend or profile.backend, profile.user.slurm_accounts
+    if backend in BACKENDS and backend not in AVAILABLE:
+        raise Refused(f"the backend {backend!r} is not part of this version", hint=f"available: {', '.join(AVAILABLE)}")
+    if backend not in BACKENDS:
+        raise Refused(f"unknown backend {quoted(backend)}", hint=f"available: {', '.join(AVAILABLE)}")
+    account = request.slurm_account
+    if account is not None and account not in accounts:
+        raise Refused(
+            f"the Slurm account {quoted(account)} is not among the profile's: {', '.join(accounts) or 'none'}",
+            hint="add it to slurm_accounts of the profile",
+        )
+    return backend, name, account or (accounts[0] if accounts else None)
+
+
+def _workflow_dump(workflow: Workflow) -> dict[str, object]:
+    return {"id": workflow.id, "name": workflow.name, "timestamp_created": workflow.timestamp_created.isoformat()}
+
+
+def _dataset_dump(dataset: Dataset) -> dict[str, object]:
+    return {
+        "id": dataset.id,
+        "name": dataset.name,
+        "zarr_dir": dataset.zarr_dir,
+        "filters": dataset.filters,
+        "timestamp_created": dataset.timestamp_created.isoformat(),
+    }
+
+
+def launch_job(settings: Settings, request: JobRequest) -> int:
+    """Make a job and start its runner, which outlives this process; returns the job's id. Errors as `create_job`."""
+    job_id = create_job(settings, request)
+    start_runner(settings, job_id)
+    return job_id
+
+
+def start_runner(settings: Settings, job_id: int) -> None:
+    """Start the runner process of a submitted job; raises `Refused` if it has one already."""
+    lease = Lease.acquire(lease_path(settings, job_id))
+    output = os.open(runner_log(settings, job_id), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        runner = subprocess.Popen(
+            [sys.executable, "-m", "runner_core.runner", str(job_id)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd="/",
+            env={**os.environ, **lease.environment(), "PILOTHOUSE_HOME": str(settings.home)},
+            pass_fds=[lease.fd],
+            start_new_session=True,
+        )
+        lease.name_holder(runner.pid)
+    finally:
+        os.close(output)
+        lease.let_go()
+
+
+def runner_log(settings: Settings, job_id: int) -> Path:
+    """Name the file that takes what the runner process itself prints."""
+    return settings.runners_dir / f"job_{job_id:07d}.log"
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Stopping
+
+
+def stop_job(settings: Settings, job_id: int) -> None:
+    """Ask a running job to stop, or settle one whose runner is gone (X1).
+
+    Raises `NotFound` for an unknown job and `Refused` for one that has ended.
+    """
+    with open_store(settings.store_url).session() as session:
+        job = session.get(Job, job_id)
+    if job is None:
+        raise NotFound(f"there is no job {job_id}", hint="pilothouse job list shows them")
+    if job.status != JobStatus.SUBMITTED:
+        raise Refused(f"job {job_id} is not running: it is {job.status}")
+    JobFolder(Path(job.working_dir or "")).request_stop()
+    holder = look(lease_path(settings, job_id)).holder
+    if holder in {Holder.GONE, Holder.NONE}:
+        settle_job(settings, job_id, end_work=True)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Settling what a dead runner left
+
+
+def settle_gone_jobs(settings: Settings) -> None:
+    """Settle every submitted job whose runner is gone and whose work has ended."""
+    with open_store(settings.store_url).session() as session:
+        job_ids = session.scalars(select(Job.id).where(Job.status == JobStatus.SUBMITTED)).all()
+    for job_id in job_ids:
+        if look(lease_path(settings, job_id)).holder is Holder.GONE:
+            settle_job(settings, job_id)
+
+
+def _settle_job_of(settings: Settings, dataset: int | str) -> None:
+    """Settle the submitted job of a dataset if its runner is gone, so that it does not block the dataset for ever."""
+    with open_store(settings.store_url).session() as session:
+        row = find_dataset(session, dataset)
+        query = select(Job.id).where(Job.dataset_id == row.id, Job.status == JobStatus.SUBMITTED)
+        job_id = session.scalar(query)
+    if job_id is not None and look(lease_path(settings, job_id)).holder is Holder.GONE:
+        settle_job(settings, job_id)
+
+
+def settle_job(settings: Settings, job_id: int, *, end_work: bool = False) -> bool:
+    """Conclude a job that nobody drives any more; whether that could be done.
+
+    Work that outlived its runner is left to end by itself, unless `end_work` asks to end it now. A job whose tasks were
+    all done is concluded as done.
+    """
+    path = lease_path(settings, job_id)
+    report = look(path)
+    try:
+        lease = Lease.acquire(path)
+    except Refused:
+        return False
+    store = open_store(settings.store_url)
+    try:
+        with store.session() as session:
+            job = session.get(Job, job_id)
+            if job is None or job.status != JobStatus.SUBMITTED:
+                lease.release()
+                return True
+            record = load_job(session, job_id=job_id, workflow_id=job.workflow_id, dataset_id=job.dataset_id)
+        state = fold(read_events(record.folder.journal))
+        if living := living_work(record, state):
+            if not end_work:
+                lease.let_go()
+                return False
+            asyncio.run(_end_work(settings, record, living))
+        conclusion = _conclusion_of_gone(record, report)
+        write_conclusion(store, conclusion, state, job_id=job_id, dataset_id=record.dataset_id)
+        if record.folder.path.is_dir():
+            journal_end(record.folder, conclusion)
+        record.folder.early_stop.unlink(missing_ok=True)
+    except BaseException:
+        lease.let_go()
+        raise
+    lease.release()
+    return True
+
+
+def living_work(record: JobRecord, state: JobState) -> dict[str, Path]:
+    """The batches of a job whose worker processes still live on this machine: key -> plan file."""
+    names = {task.order: task.name for task in record.tasks}
+    living = {}
+    for key, batch in state.batches.items():
+        if batch.ended is None:
+            files = BatchFiles(key.removeprefix(f"job-{record.job_id}-"))
+            plan = record.folder.task_folder(batch.order, names[batch.order]) / files.plan
+            known = is_alive(ProcessId.from_json(batch.handle)) if batch.handle else None
+            if known or find_worker(plan) is not None:
+                living[key] = plan
+    return living
+
+
+async def _end_work(settings: Settings, record: JobRecord, living: dict[str, Path]) -> None:
+    """End the workers that outlived their runner; returns when they have ended."""
+    options = LocalOptions(parallel=1, grace_seconds=settings.stop_grace_seconds, environment={})
+    async with make_backend("local", local=options) as backend:
+        for key, plan in living.items():
+            files = BatchFiles(key.removeprefix(f"job-{record.job_id}-"))
+            await backend.adopt(Batch(key, 1, plan.parent, files, (), (), {}), None)
+
+
+def _conclusion_of_gone(record: JobRecord, report: LeaseReport) -> Conclusion:
+    if is_complete(record):
+        return success(record, completed_state(record))
+    if record.folder.stop_requested():
+        error = JobExecutionError("Job stopped by operator.", kind=FailureKind.STOPPED)
+        return failure_during_run(record, error, logger=_logger)
+    since = "an unknown time"
+    if report.last_sign is not None:
+        since = datetime.fromtimestamp(report.last_sign, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    error = JobExecutionError(
+        f"runner gone since {since}: the process that ran the job died",
+        kind=FailureKind.LOST,
+        hint="what the tasks before made is in the dataset; run the job again from the failed task on",
+    )
+    return replace(failure_during_run(record, error, logger=_logger), phase=Phase.RUNNER_GONE)

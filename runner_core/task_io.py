@@ -1,0 +1,218 @@
+"""What tasks read and write: arguments, outputs, and the merging of the outputs of many units.
+
+Rows P2-P7 and T14 of the behaviour reference. Everything here is pure; texts come from `--out-json` files.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import from_json
+
+from runner_core.failures import JobExecutionError, quoted
+from runner_core.images import Filters, Image, checked_attributes, checked_keys, normalized_path
+from runner_core.model import FailureKind, Json, Scalar
+
+RESERVED_ARGUMENTS = frozenset({"zarr_dir", "zarr_url", "zarr_urls", "init_args"})
+"""What the runner fills in; users may not set these (P2)."""
+
+
+def _stripped(value: Any) -> Any:
+    return checked_keys(value) if isinstance(value, dict) else value
+
+
+def _scalars_or_none(value: Any) -> Any:
+    return checked_attributes(value, none_allowed=True) if isinstance(value, dict) else value
+
+
+ZarrUrl = Annotated[str, AfterValidator(normalized_path)]
+Types = Annotated[dict[str, bool], BeforeValidator(_stripped)]
+Attributes = Annotated[dict[str, Any], BeforeValidator(_scalars_or_none)]
+
+
+class ImageUpdate(BaseModel):
+    """A new image, or a change of one that exists. Unknown keys are ignored (P6)."""
+
+    zarr_url: ZarrUrl
+    origin: ZarrUrl | None = None
+    attributes: Attributes = Field(default_factory=dict)
+    types: Types = Field(default_factory=dict)
+
+
+class FilterUpdate(BaseModel):
+    """Filters that a task sets for the tasks after it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    attributes: Attributes = Field(default_factory=dict)
+    types: Annotated[Types, Field(validation_alias="types")] = Field(default_factory=dict)
+
+    def to_filters(self) -> Filters:
+        """The same as the image list's own noun."""
+        return Filters(self.attributes, self.types)
+
+
+class TaskOutput(BaseModel):
+    """What a task says of the image list. `type_filters`, the newer form, is read as filters on types."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    image_list_updates: list[ImageUpdate] = Field(default_factory=list)
+    image_list_removals: list[ZarrUrl] = Field(default_factory=list)
+    filters: FilterUpdate = Field(default_factory=FilterUpdate)
+    type_filters: Types = Field(default_factory=dict)
+
+    @property
+    def all_filters(self) -> Filters:
+        """The filters of either form."""
+        return Filters(self.filters.attributes, {**self.filters.types, **self.type_filters})
+
+
+class InitItem(BaseModel):
+    """One item of a compound task's plan: an image and what its unit gets as `init_args`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    zarr_url: ZarrUrl
+    init_args: dict[str, Any] = Field(default_factory=dict)
+
+
+class InitTaskOutput(BaseModel):
+    """What the planning part of a compound task writes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    parallelization_list: list[InitItem] = Field(default_factory=list)
+
+
+_Output = TypeVar("_Output", TaskOutput, InitTaskOutput)
+
+
+def parse_task_output(text: str | None) -> TaskOutput:
+    """The output of a unit from the text of its metadiff file; `None`, `null` and `{}` are no output (P6).
+
+    Raises `JobExecutionError` that quotes the text, bounded, for anything else that is not a task output.
+    """
+    return _parsed(text, TaskOutput)
+
+
+def parse_init_output(text: str | None) -> InitTaskOutput:
+    """The plan of a compound task, with exact duplicates dropped (P4); errors as in `parse_task_output`."""
+    output = _parsed(text, InitTaskOutput)
+    return InitTaskOutput.model_construct(parallelization_list=_distinct(output.parallelization_list))
+
+
+def _parsed(text: str | None, model: type[_Output]) -> _Output:
+    if text is None:
+        return model()
+    try:
+        document = from_json(text)
+    except ValueError as error:
+        raise _unusable(text, f"it is not valid JSON ({error})") from None
+    if document is None:
+        return model()
+    if not isinstance(document, dict):
+        raise _unusable(text, f"it is a JSON {_json_kind(document)}, not an object")
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_context=False)[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        more = f", and {error.error_count() - 1} more" if error.error_count() > 1 else ""
+        raise _unusable(text, f"{where}: {problem['msg']}{more}") from None
+
+
+def _unusable(text: str, why: str) -> JobExecutionError:
+    return JobExecutionError(
+        f"the task's output cannot be used: {why}; the output was: {quoted(text, 1000)}",
+        kind=FailureKind.OUTPUT,
+        hint="the task package has to write an object with image_list_updates and image_list_removals",
+    )
+
+
+def _json_kind(value: Any) -> str:
+    if isinstance(value, list):
+        return "list"
+    return "string" if isinstance(value, str) else "boolean" if isinstance(value, bool) else "number"
+
+
+_Item = TypeVar("_Item", bound=BaseModel)
+
+
+def _distinct(items: Iterable[_Item]) -> list[_Item]:
+    """The items without exact repetitions, in order; linear whatever repeats."""
+    seen: dict[str, _Item] = {}
+    for item in items:
+        seen.setdefault(json.dumps(item.model_dump(), sort_keys=True), item)
+    return list(seen.values())
+
+
+def merged_outputs(outputs: Sequence[TaskOutput]) -> TaskOutput:
+    """One output from those of all units of a task (P7).
+
+    Updates are concatenated without exact repetitions, removals without repetitions. All units must agree on the
+    filters; one that says nothing has empty filters. Raises `JobExecutionError` that names two that differ.
+    """
+    if not outputs:
+        return TaskOutput()
+    first = outputs[0].all_filters
+    for index, output in enumerate(outputs):
+        if output.all_filters != first:
+            raise JobExecutionError(
+                "the units of the task set different filters: unit 0 "
+                f"{quoted(json.dumps(first.to_json()))}, unit {index} "
+                f"{quoted(json.dumps(output.all_filters.to_json()))}",
+                kind=FailureKind.OUTPUT,
+            )
+    return TaskOutput.model_construct(
+        image_list_updates=_distinct(u for output in outputs for u in output.image_list_updates),
+        image_list_removals=list(dict.fromkeys(url for output in outputs for url in output.image_list_removals)),
+        filters=outputs[0].filters,
+        type_filters=outputs[0].type_filters,
+    )
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Arguments
+
+
+def non_parallel_arguments(images: Sequence[Image], *, zarr_dir: str, takes_images: bool, arguments: Json) -> Json:
+    """What a non-parallel task, or the planning part of a compound one, reads (P2); converters get no images."""
+    urls: Json = {"zarr_urls": [image.zarr_url for image in images]} if takes_images else {}
+    return {**urls, "zarr_dir": zarr_dir, **arguments}
+
+
+def parallel_arguments(images: Sequence[Image], *, arguments: Json) -> list[Json]:
+    """What each unit of a parallel task reads, one per image (P3)."""
+    return [{"zarr_url": image.zarr_url, **arguments} for image in images]
+
+
+def compound_arguments(plan: InitTaskOutput, *, arguments: Json) -> list[Json]:
+    """What each unit of a compound task reads, one per planned item (P4)."""
+    return [{"zarr_url": item.zarr_url, "init_args": item.init_args, **arguments} for item in plan.parallelization_list]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Images that come from outside
+
+
+class ImageDocument(BaseModel):
+    """An image as people and other programs hand it in."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    zarr_url: ZarrUrl
+    origin: ZarrUrl | None = None
+    attributes: Annotated[
+        dict[str, Any],
+        BeforeValidator(lambda v: checked_attributes(v, none_allowed=False) if isinstance(v, dict) else v),
+    ] = Field(default_factory=dict)
+    types: Types = Field(default_factory=dict)
+
+    def to_image(self) -> Image:
+        """The same as the image list's own noun."""
+        attributes: dict[str, Scalar] = self.attributes
+        return Image(self.zarr_url, self.origin, attributes, self.types)
