@@ -40,7 +40,7 @@ from runner_core.processes import ProcessId, is_alive
 from runner_core.settings import BACKENDS, Settings
 from runner_core.store.models import Dataset, Job, Workflow, utc_now
 from runner_core.store.queries import find_dataset, find_workflow
-from runner_core.store.session import open_store
+from runner_core.store.session import Store, open_store
 from runner_core.submission import journal_end, lease_path
 
 _logger = logging.getLogger(__name__)
@@ -178,9 +178,12 @@ def start_runner(settings: Settings, job_id: int) -> None:
             start_new_session=True,
         )
         lease.name_holder(runner.pid)
+    except BaseException:
+        lease.abandon()
+        raise
     finally:
         os.close(output)
-        lease.let_go()
+    lease.pass_on()
 
 
 def runner_log(settings: Settings, job_id: int) -> Path:
@@ -238,36 +241,36 @@ def settle_job(settings: Settings, job_id: int, *, end_work: bool = False) -> bo
     Work that outlived its runner is left to end by itself, unless `end_work` asks to end it now. A job whose tasks were
     all done is concluded as done.
     """
-    path = lease_path(settings, job_id)
-    report = look(path)
+    store = open_store(settings.store_url)
+    report = look(lease_path(settings, job_id))
+    record, state = _left_behind(store, job_id)
+    if living_work(record, state) and not end_work:
+        return False
     try:
-        lease = Lease.acquire(path)
+        lease = Lease.acquire(lease_path(settings, job_id))
     except Refused:
         return False
-    store = open_store(settings.store_url)
     try:
-        with store.session() as session:
-            job = session.get(Job, job_id)
-            if job is None or job.status != JobStatus.SUBMITTED:
-                lease.release()
-                return True
-            record = load_job(session, job_id=job_id, workflow_id=job.workflow_id, dataset_id=job.dataset_id)
-        state = fold(read_events(record.folder.journal))
-        if living := living_work(record, state):
-            if not end_work:
-                lease.let_go()
-                return False
-            asyncio.run(_end_work(settings, record, living))
+        asyncio.run(_end_work(settings, record, living_work(record, state)))
         conclusion = _conclusion_of_gone(record, report)
         write_conclusion(store, conclusion, state, job_id=job_id, dataset_id=record.dataset_id)
         if record.folder.path.is_dir():
             journal_end(record.folder, conclusion)
         record.folder.early_stop.unlink(missing_ok=True)
     except BaseException:
-        lease.let_go()
+        lease.abandon()
         raise
     lease.release()
     return True
+
+
+def _left_behind(store: Store, job_id: int) -> tuple[JobRecord, JobState]:
+    """What the store and the folder know of a job that nobody drives."""
+    with store.session() as session:
+        job = session.get(Job, job_id)
+        workflow_id, dataset_id = (job.workflow_id, job.dataset_id) if job else (None, None)
+        record = load_job(session, job_id=job_id, workflow_id=workflow_id, dataset_id=dataset_id)
+    return record, fold(read_events(record.folder.journal))
 
 
 def living_work(record: JobRecord, state: JobState) -> dict[str, Path]:

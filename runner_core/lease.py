@@ -14,6 +14,7 @@ import fcntl
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -64,10 +65,11 @@ class Lease:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         deadline = time.monotonic() + patience
         while True:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-            if _lock(fd, fcntl.LOCK_EX) and _is_file_at(fd, path):
-                return cls(path, fd)
-            os.close(fd)
+            fd = _open_locked(path)
+            if fd is not None:
+                lease = cls(path, fd)
+                lease.name_holder(os.getpid())
+                return lease
             if time.monotonic() > deadline:
                 raise Refused(f"another process drives this job ({path.stem})", hint="leave it to that one")
             time.sleep(0.02)
@@ -81,7 +83,7 @@ class Lease:
         else:
             os.set_inheritable(int(fd), False)
             lease = cls(path, int(fd))
-        lease.name_holder(os.getpid())
+            lease.name_holder(os.getpid())
         return lease
 
     def environment(self) -> dict[str, str]:
@@ -106,11 +108,13 @@ class Lease:
             os.utime(self._fd)
             await asyncio.sleep(HEARTBEAT_SECONDS)
 
-    def let_go(self) -> None:
-        """Close this process's copy, and leave the file.
+    def pass_on(self) -> None:
+        """Close this process's copy; the lease lives on with the process that inherited it."""
+        os.close(self._fd)
 
-        The lease lives on with a process that inherited it; with none, it tells that the job was left unfinished.
-        """
+    def abandon(self) -> None:
+        """Give the lease up with the job unfinished: from now on its holder is gone."""
+        os.ftruncate(self._fd, 0)
         os.close(self._fd)
 
     def release(self) -> None:
@@ -129,6 +133,31 @@ def _lock(fd: int, kind: int) -> bool:
         if error.errno not in _NO_LOCKS:
             raise
     return True
+
+
+def _open_locked(path: Path) -> int | None:
+    """Open the lease file and lock it; `None` while somebody else has it.
+
+    A new file gets its name only when it is locked: nobody ever sees a lease that is about to be taken as free.
+    """
+    try:
+        fd = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        beside = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.new")
+        fd = os.open(beside, os.O_RDWR | os.O_CREAT, 0o600)
+        _lock(fd, fcntl.LOCK_EX)
+        try:
+            os.link(beside, path)
+        except FileExistsError:
+            os.close(fd)
+            return None
+        finally:
+            beside.unlink()
+        return fd
+    if _lock(fd, fcntl.LOCK_EX) and _is_file_at(fd, path):
+        return fd
+    os.close(fd)
+    return None
 
 
 def _is_file_at(fd: int, path: Path) -> bool:

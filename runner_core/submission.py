@@ -78,7 +78,7 @@ async def submit_workflow(
             cache_dir=Path(user_cache_dir) if user_cache_dir else settings.task_cache_dir,
         )
     except BaseException:
-        lease.let_go()
+        lease.abandon()
         raise
     finally:
         beat.cancel()

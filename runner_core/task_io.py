@@ -110,7 +110,7 @@ def _parsed(text: str | None, model: type[_Output]) -> _Output:
         return model()
     try:
         document = from_json(text)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:  # TypeError: bytes that are not UTF-8, kept as lone surrogates
         raise _unusable(text, f"it is not valid JSON ({error})") from None
     if document is None:
         return model()

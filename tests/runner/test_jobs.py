@@ -1,0 +1,352 @@
+"""Launching, stopping, and what becomes of a job whose runner dies: rows S1, S5, X1 and the decisions on them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from sqlalchemy.exc import IntegrityError
+
+from runner_core import (
+    JobRequest,
+    NotFound,
+    Refused,
+    create_job,
+    launch_job,
+    settle_gone_jobs,
+    start_runner,
+    stop_job,
+)
+from runner_core.lease import Holder, look
+from runner_core.processes import process_ids
+from runner_core.store.models import Job
+from runner_core.store.session import open_store
+from runner_core.submission import lease_path
+from tests.runner.workbench import Step, Workbench
+
+NEW = {"output": {"image_list_updates": [{"zarr_url": "{url}_n"}]}}
+
+
+def wait_until(condition: Callable[[], object], *, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def holder(bench: Workbench, job_id: int) -> Holder:
+    return look(lease_path(bench.settings, job_id)).holder
+
+
+def wait_for_end(bench: Workbench, job_id: int) -> None:
+    wait_until(lambda: bench.ended(job_id).status != "submitted" and holder(bench, job_id) is not Holder.ALIVE)
+
+
+def launch(bench: Workbench, *steps: Step, **request: object) -> int:
+    job_id = bench.job(*steps, **request)
+    start_runner(bench.settings, job_id)
+    return job_id
+
+
+def runner_pid(bench: Workbench, job_id: int) -> int:
+    process = look(lease_path(bench.settings, job_id)).process
+    assert process is not None
+    return process.pid
+
+
+def lives(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in "ZX"
+
+
+def processes_naming(path: Path) -> list[int]:
+    """Living processes whose command line names a path."""
+    found = []
+    for pid in process_ids():
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            continue
+        if os.fsencode(path) in words:
+            found.append(pid)
+    return found
+
+
+# -- launching
+
+
+def test_s1_an_empty_workflow_is_refused(bench: Workbench):
+    with pytest.raises(Refused, match="has no tasks"):
+        bench.job()
+
+
+@pytest.mark.parametrize(("first", "last"), [(-1, 0), (0, -1), (0, 2), (1, 0), (5, 5)])
+def test_s1_s6_a_bad_range_is_refused(bench: Workbench, first: int, last: int):
+    with pytest.raises(Refused, match="positions go from 0 to 1"):
+        bench.job(Step(), Step(), first_task_index=first, last_task_index=last)
+
+
+def test_s1_a_busy_dataset_is_refused_and_the_job_named(bench: Workbench):
+    bench.job(Step())
+    with pytest.raises(Refused, match=r"dataset.*has a job that has not ended"):
+        bench.job(Step(), dataset=1)
+
+
+def test_s1_one_submitted_job_per_dataset_is_a_rule_of_the_database(bench: Workbench):
+    bench.job(Step())
+    row = Job(dataset_id=1, backend="local", first_task_index=0, last_task_index=0)
+    with pytest.raises(IntegrityError), open_store(bench.settings.store_url).session(write=True) as session:
+        session.add(row)
+
+
+def test_s1_an_account_must_be_one_of_the_profile_s_and_the_first_is_the_default(bench: Workbench):
+    bench.settings.home.mkdir(parents=True, exist_ok=True)
+    (bench.settings.home / "config.toml").write_text(
+        '[profiles.here]\nbackend = "local"\nuser = { slurm_accounts = ["lab", "core"] }\n'
+    )
+    with pytest.raises(Refused, match="'other' is not among the profile's: lab, core"):
+        bench.job(Step(), profile="here", slurm_account="other")
+    assert bench.ended(bench.job(Step(), profile="here")).job.slurm_account == "lab"
+
+
+def test_unknown_names_are_not_found(bench: Workbench):
+    bench.dataset(1)
+    with pytest.raises(NotFound):
+        create_job(bench.settings, JobRequest("no such workflow", 1))
+
+
+def test_a_launched_job_runs_in_a_session_of_its_own(bench: Workbench, tmp_path: Path):
+    go = tmp_path / "go"
+    job_id = launch(bench, Step({"wait_for": str(go)}))
+    assert holder(bench, job_id) is Holder.ALIVE  # from the first moment on
+    wait_until(lambda: bench.ended(job_id).folder.exists())
+    assert os.getsid(runner_pid(bench, job_id)) == runner_pid(bench, job_id)
+    go.touch()
+    wait_for_end(bench, job_id)
+    ended = bench.ended(job_id)
+    assert ended.status == "done"
+    assert ended.zip.exists()
+    assert holder(bench, job_id) is Holder.NONE
+
+
+def test_a_job_outlives_the_process_that_launched_it(bench: Workbench, tmp_path: Path):
+    workflow, dataset = bench.workflow(Step(NEW)), bench.dataset(2)
+    code = (
+        "from runner_core import *; import os\n"
+        f"print(launch_job(read_settings(), JobRequest({workflow}, {dataset})), flush=True)\n"
+        "os.kill(os.getpid(), 9)"
+    )
+    launcher = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=False)
+    assert launcher.returncode == -9
+    job_id = int(launcher.stdout)
+    wait_for_end(bench, job_id)
+    assert bench.ended(job_id).status == "done"
+
+
+def test_a_hang_up_changes_nothing(bench: Workbench, tmp_path: Path):
+    go = tmp_path / "go"
+    job_id = launch(bench, Step({"wait_for": str(go)}))
+    wait_until(lambda: processes_naming(bench.ended(job_id).folder))
+    os.kill(runner_pid(bench, job_id), signal.SIGHUP)
+    go.touch()
+    wait_for_end(bench, job_id)
+    assert bench.ended(job_id).status == "done"
+
+
+def test_a_job_has_one_runner(bench: Workbench, tmp_path: Path):
+    go = tmp_path / "go"
+    job_id = launch(bench, Step({"wait_for": str(go)}))
+    with pytest.raises(Refused, match="another process drives this job"):
+        start_runner(bench.settings, job_id)
+    go.touch()
+    wait_for_end(bench, job_id)
+
+
+# -- stopping
+
+
+def test_x1_stop_ends_the_units_and_everything_that_they_started(bench: Workbench, backend: str, tmp_path: Path):
+    here, child = tmp_path / "here", tmp_path / "child"
+    never = str(tmp_path / "never")
+    does = {"child": str(child), "child_escapes": True, "touch": str(here), "wait_for": never}
+    job_id = launch(bench, Step(NEW), Step({"of_url": {bench.url("0_n"): does}}), images=1)
+    wait_until(here.exists)
+    pid = int(child.read_text())
+    stop_job(bench.settings, job_id)
+    wait_for_end(bench, job_id)
+    ended = bench.ended(job_id)
+    assert ended.status == "failed"
+    assert ended.outcome["phase"] == "stopped"
+    assert ended.failure["kind"] == "stopped"
+    assert "stopped by operator" in ended.log
+    assert ended.statuses == [(0, "done"), (1, "failed")]
+    assert bench.url("0_n") in ended.urls
+    assert not lives(pid)
+    assert processes_naming(ended.folder) == []
+
+
+def test_x1_a_unit_that_ignores_sigterm_is_killed_after_the_grace_time(bench: Workbench, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("PILOTHOUSE_STOP_GRACE_SECONDS", "0.2")
+    here = tmp_path / "here"
+    does = {"ignore_term": True, "touch": str(here), "wait_for": str(tmp_path / "never")}
+    job_id = launch(bench, Step(does), images=1)
+    wait_until(here.exists)
+    stop_job(bench.settings, job_id)
+    wait_for_end(bench, job_id)
+    assert bench.ended(job_id).outcome["phase"] == "stopped"
+    assert processes_naming(bench.ended(job_id).folder) == []
+
+
+def test_x1_a_stop_before_the_runner_has_begun_counts(bench: Workbench, backend: str):
+    job_id = bench.job(Step(NEW))
+    bench.ended(job_id)
+    from runner_core.job_folder import JobFolder
+
+    JobFolder(bench.ended(job_id).folder).request_stop()
+    ended = bench.submit(job_id)
+    assert ended.outcome["phase"] == "stopped"
+    assert not [name for name in ended.names() if name.endswith("args.json")]
+    assert list(bench.settings.jobs_dir.glob("*.stop")) == []
+
+
+def test_x1_a_job_that_nobody_has_taken_on_can_be_stopped(bench: Workbench):
+    job_id = bench.job(Step())
+    stop_job(bench.settings, job_id)
+    assert bench.ended(job_id).outcome["phase"] == "stopped"
+    assert bench.job(Step(), dataset=1)
+
+
+def test_x1_the_file_of_the_reference_stops_a_job(bench: Workbench, backend: str, tmp_path: Path):
+    here = tmp_path / "here"
+    job_id = launch(bench, Step({"touch": str(here), "wait_for": str(tmp_path / "never")}))
+    wait_until(here.exists)
+    (bench.ended(job_id).folder / "shutdown").touch()
+    wait_for_end(bench, job_id)
+    assert bench.ended(job_id).outcome["phase"] == "stopped"
+
+
+def test_x1_stop_is_refused_for_a_job_that_has_ended(bench: Workbench):
+    ended = bench.run(Step())
+    with pytest.raises(Refused, match="is not running: it is done"):
+        stop_job(bench.settings, ended.job.id)
+    with pytest.raises(NotFound, match="there is no job 99"):
+        stop_job(bench.settings, 99)
+
+
+def test_sigterm_to_the_runner_is_a_stop(bench: Workbench, tmp_path: Path):
+    here = tmp_path / "here"
+    job_id = launch(bench, Step({"touch": str(here), "wait_for": str(tmp_path / "never")}))
+    wait_until(here.exists)
+    os.kill(runner_pid(bench, job_id), signal.SIGTERM)
+    wait_for_end(bench, job_id)
+    assert bench.ended(job_id).outcome["phase"] == "stopped"
+
+
+def test_what_ran_well_before_a_stop_is_journaled(bench: Workbench, tmp_path: Path, monkeypatch):
+    here = tmp_path / "here"
+    of_url = {bench.url(1): {"touch": str(here), "wait_for": str(tmp_path / "never")}}
+    meta = {"parallel_tasks_per_job": 1}
+    job_id = launch(bench, Step({"of_url": of_url}, meta=meta), images=4)
+    wait_until(here.exists)
+    stop_job(bench.settings, job_id)
+    wait_for_end(bench, job_id)
+    units = bench.ended(job_id).outcome["tasks"][0]["units"]
+    assert units == {"total": 4, "done": 1, "failed": 1, "running": 0, "pending": 2}
+
+
+# -- a runner that dies
+
+
+def kill_runner(bench: Workbench, job_id: int) -> None:
+    os.kill(runner_pid(bench, job_id), signal.SIGKILL)
+    wait_until(lambda: holder(bench, job_id) is Holder.GONE)
+
+
+def end_workers(bench: Workbench, job_id: int) -> None:
+    for pid in processes_naming(bench.ended(job_id).folder):
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not processes_naming(bench.ended(job_id).folder))
+
+
+def test_s5_a_dead_runner_is_shown_and_what_was_finished_is_assembled(bench: Workbench, backend: str, tmp_path: Path):
+    here = tmp_path / "here"
+    waits = {"of_url": {bench.url("0_n"): {"touch": str(here), "wait_for": str(tmp_path / "never")}}}
+    job_id = launch(bench, Step(NEW), Step(waits), images=1)
+    wait_until(here.exists)
+    kill_runner(bench, job_id)
+    end_workers(bench, job_id)
+    settle_gone_jobs(bench.settings)
+    ended = bench.ended(job_id)
+    assert ended.status == "failed"
+    assert ended.outcome["phase"] == "runner gone"
+    assert ended.failure["headline"].startswith("runner gone since 20")
+    assert ended.statuses == [(0, "done"), (1, "failed")]
+    assert ended.urls == [bench.url("0"), bench.url("0_n")]
+    assert bench.job(Step(), dataset=1)  # the dataset is free again
+
+
+def test_work_that_outlives_its_runner_is_left_alone_until_it_is_stopped(bench: Workbench, tmp_path: Path):
+    here = tmp_path / "here"
+    job_id = launch(bench, Step({"touch": str(here), "wait_for": str(tmp_path / "never")}), images=1)
+    wait_until(here.exists)
+    kill_runner(bench, job_id)
+    settle_gone_jobs(bench.settings)
+    assert bench.ended(job_id).status == "submitted"
+    assert processes_naming(bench.ended(job_id).folder)
+    stop_job(bench.settings, job_id)
+    assert bench.ended(job_id).outcome["phase"] == "stopped"
+    assert processes_naming(bench.ended(job_id).folder) == []
+
+
+def test_launching_on_a_dataset_whose_runner_is_gone_settles_it_first(bench: Workbench, tmp_path: Path):
+    here = tmp_path / "here"
+    job_id = launch(bench, Step({"touch": str(here), "wait_for": str(tmp_path / "never")}), images=1)
+    wait_until(here.exists)
+    kill_runner(bench, job_id)
+    end_workers(bench, job_id)
+    second = launch_job(bench.settings, JobRequest(bench.workflow(Step(NEW)), 1))
+    wait_for_end(bench, second)
+    assert bench.ended(job_id).outcome["phase"] == "runner gone"
+    assert bench.ended(second).status == "done"
+
+
+def test_l2_a_dead_worker_is_a_job_error(bench: Workbench, backend: str, tmp_path: Path):
+    here = tmp_path / "here"
+    job_id = launch(bench, Step({"touch": str(here), "wait_for": str(tmp_path / "never")}), images=1)
+    wait_until(here.exists)
+    end_workers(bench, job_id)
+    wait_for_end(bench, job_id)
+    ended = bench.ended(job_id)
+    assert ended.log.startswith(f"JOB ERROR in Fractal job {job_id}:\nTRACEBACK:\n")
+    assert "returncode=-9" in ended.log
+    assert ended.failure["kind"] == "lost"
+
+
+def test_a_job_whose_tasks_were_all_done_when_its_runner_died_is_done(bench: Workbench, monkeypatch):
+    """The runner dies between the last task and the store: nothing is lost, and nothing is called failed."""
+    job_id = bench.job(Step(NEW))
+
+    class Killed(BaseException):
+        pass
+
+    def die(*_: object, **__: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("runner_core.submission.write_conclusion", die)
+        bench.submit(job_id)
+    assert bench.ended(job_id).status == "submitted"
+    settle_gone_jobs(bench.settings)
+    ended = bench.ended(job_id)
+    assert ended.status == "done"
+    assert ended.statuses == [(0, "done")]
+    assert len(ended.urls) == 4
