@@ -21,7 +21,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
 from runner_core.backends import AVAILABLE, Batch, LocalOptions, make_backend
-from runner_core.backends.local import find_worker
+from runner_core.backends.local import is_batch_alive
 from runner_core.conclusion import (
     Conclusion,
     completed_state,
@@ -32,11 +32,10 @@ from runner_core.conclusion import (
 )
 from runner_core.failures import JobExecutionError, NotFound, Refused, quoted
 from runner_core.job_folder import PROJECT_ID, BatchFiles, JobFolder, job_folder_name
-from runner_core.job_record import JobRecord, load_job
+from runner_core.job_record import JobRecord, NothingToRun, load_job
 from runner_core.journal import JobState, fold, read_events
 from runner_core.lease import Holder, Lease, LeaseReport, look
-from runner_core.model import FailureKind, JobStatus, Phase
-from runner_core.processes import ProcessId, is_alive
+from runner_core.model import FailureKind, JobStatus, Json, Phase
 from runner_core.settings import BACKENDS, Settings
 from runner_core.store.models import Dataset, Job, Workflow, utc_now
 from runner_core.store.queries import find_dataset, find_workflow
@@ -243,7 +242,10 @@ def settle_job(settings: Settings, job_id: int, *, end_work: bool = False) -> bo
     """
     store = open_store(settings.store_url)
     report = look(lease_path(settings, job_id))
-    record, state = _left_behind(store, job_id)
+    try:
+        record, state = _left_behind(store, job_id)
+    except NothingToRun:
+        return True
     if living_work(record, state) and not end_work:
         return False
     try:
@@ -251,7 +253,7 @@ def settle_job(settings: Settings, job_id: int, *, end_work: bool = False) -> bo
     except Refused:
         return False
     try:
-        asyncio.run(_end_work(settings, record, living_work(record, state)))
+        asyncio.run(_end_work(settings, living_work(record, state)))
         conclusion = _conclusion_of_gone(record, report)
         write_conclusion(store, conclusion, state, job_id=job_id, dataset_id=record.dataset_id)
         if record.folder.path.is_dir():
@@ -273,27 +275,26 @@ def _left_behind(store: Store, job_id: int) -> tuple[JobRecord, JobState]:
     return record, fold(read_events(record.folder.journal))
 
 
-def living_work(record: JobRecord, state: JobState) -> dict[str, Path]:
-    """The batches of a job whose worker processes still live on this machine: key -> plan file."""
+def living_work(record: JobRecord, state: JobState) -> list[tuple[Batch, Json | None]]:
+    """The batches of which something may still run, with their handles; what cannot be told counts as running."""
     names = {task.order: task.name for task in record.tasks}
-    living = {}
-    for key, batch in state.batches.items():
-        if batch.ended is None:
+    living = []
+    for key, progress in state.batches.items():
+        if progress.ended is None:
             files = BatchFiles(key.removeprefix(f"job-{record.job_id}-"))
-            plan = record.folder.task_folder(batch.order, names[batch.order]) / files.plan
-            known = is_alive(ProcessId.from_json(batch.handle)) if batch.handle else None
-            if known or find_worker(plan) is not None:
-                living[key] = plan
+            folder = record.folder.task_folder(progress.order, names[progress.order])
+            batch = Batch(key, 1, folder, files, command=(), units=(), meta={})
+            if is_batch_alive(batch, progress.handle) is not False:
+                living.append((batch, progress.handle))
     return living
 
 
-async def _end_work(settings: Settings, record: JobRecord, living: dict[str, Path]) -> None:
-    """End the workers that outlived their runner; returns when they have ended."""
+async def _end_work(settings: Settings, living: list[tuple[Batch, Json | None]]) -> None:
+    """End what outlived its runner; returns when it has ended."""
     options = LocalOptions(parallel=1, grace_seconds=settings.stop_grace_seconds, environment={})
     async with make_backend("local", local=options) as backend:
-        for key, plan in living.items():
-            files = BatchFiles(key.removeprefix(f"job-{record.job_id}-"))
-            await backend.adopt(Batch(key, 1, plan.parent, files, (), (), {}), None)
+        for batch, handle in living:
+            await backend.adopt(batch, handle)
 
 
 def _conclusion_of_gone(record: JobRecord, report: LeaseReport) -> Conclusion:

@@ -78,6 +78,16 @@ def session_members(session: int) -> list[int]:
     ]
 
 
+def session_lives(leader: ProcessId) -> bool | None:
+    """Whether any process of a session lives, the leader or what it left; `None` when it is another host's."""
+    if leader.host != socket.gethostname():
+        return None
+    now = identify(leader.pid)
+    if leader.boot != boot_id() or (now is not None and now != leader):
+        return False  # a pid is not used again while its session has members
+    return bool(session_members(leader.pid))
+
+
 def end_session(session: int, *, patience: float = 5.0) -> None:
     """Kill all processes of a session; returns when none is left, or after `patience` seconds."""
     deadline = time.monotonic() + patience

@@ -24,7 +24,7 @@ from runner_core.backends.results import ResultReader
 from runner_core.failures import JobExecutionError, quoted
 from runner_core.job_folder import write_atomically
 from runner_core.model import FailureKind, Json, Unit
-from runner_core.processes import ProcessId, end_session, identify, is_alive, process_ids
+from runner_core.processes import ProcessId, end_session, identify, is_alive, process_ids, session_lives
 from runner_core.worker import WORKER_FILE
 
 _POLL_SECONDS = 0.2
@@ -89,6 +89,13 @@ def find_worker(plan: Path) -> ProcessId | None:
             if wanted in words and os.fsencode(WORKER_FILE) in words:
                 return identify(pid)
     return None
+
+
+def is_batch_alive(batch: Batch, handle: Json | None) -> bool | None:
+    """Whether anything of a batch still runs, its worker or what that left; `None` when nothing here can tell."""
+    if handle:
+        return session_lives(ProcessId.from_json(handle))
+    return find_worker(batch.folder / batch.files.plan) is not None
 
 
 @dataclass(slots=True)
@@ -185,6 +192,8 @@ class LocalBackend:
     async def adopt(self, batch: Batch, handle: Json | None) -> None:
         """Take over a worker that another runner started; one that has ended is reported by the next poll."""
         process = ProcessId.from_json(handle) if handle else find_worker(batch.folder / batch.files.plan)
+        if process is not None and not session_lives(process):
+            process = None  # its pid may be another's by now
         worker = _Worker(batch, self._reader(batch), process)
         self._workers[batch.key] = worker
         if process is not None and is_alive(process):

@@ -24,7 +24,7 @@ from runner_core import (
     stop_job,
 )
 from runner_core.lease import Holder, look
-from runner_core.processes import process_ids
+from runner_core.processes import end_session, process_ids, session_members
 from runner_core.store.models import Job
 from runner_core.store.session import open_store
 from runner_core.submission import lease_path
@@ -155,7 +155,8 @@ def test_a_job_outlives_the_process_that_launched_it(bench: Workbench, tmp_path:
 def test_a_hang_up_changes_nothing(bench: Workbench, tmp_path: Path):
     go = tmp_path / "go"
     job_id = launch(bench, Step({"wait_for": str(go)}))
-    wait_until(lambda: processes_naming(bench.ended(job_id).folder))
+    folder = bench.ended(job_id).folder
+    wait_until(lambda: processes_naming(folder) != [])
     os.kill(runner_pid(bench, job_id), signal.SIGHUP)
     go.touch()
     wait_for_end(bench, job_id)
@@ -181,6 +182,7 @@ def test_x1_stop_ends_the_units_and_everything_that_they_started(bench: Workbenc
     job_id = launch(bench, Step(NEW), Step({"of_url": {bench.url("0_n"): does}}), images=1)
     wait_until(here.exists)
     pid = int(child.read_text())
+    (session,) = worker_sessions(bench, job_id)
     stop_job(bench.settings, job_id)
     wait_for_end(bench, job_id)
     ended = bench.ended(job_id)
@@ -191,7 +193,7 @@ def test_x1_stop_ends_the_units_and_everything_that_they_started(bench: Workbenc
     assert ended.statuses == [(0, "done"), (1, "failed")]
     assert bench.url("0_n") in ended.urls
     assert not lives(pid)
-    assert processes_naming(ended.folder) == []
+    assert session_members(session) == []
 
 
 def test_x1_a_unit_that_ignores_sigterm_is_killed_after_the_grace_time(bench: Workbench, tmp_path: Path, monkeypatch):
@@ -271,10 +273,13 @@ def kill_runner(bench: Workbench, job_id: int) -> None:
     wait_until(lambda: holder(bench, job_id) is Holder.GONE)
 
 
+def worker_sessions(bench: Workbench, job_id: int) -> set[int]:
+    return {os.getsid(pid) for pid in processes_naming(bench.ended(job_id).folder)}
+
+
 def end_workers(bench: Workbench, job_id: int) -> None:
-    for pid in processes_naming(bench.ended(job_id).folder):
-        os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not processes_naming(bench.ended(job_id).folder))
+    for session in worker_sessions(bench, job_id):
+        end_session(session)
 
 
 def test_s5_a_dead_runner_is_shown_and_what_was_finished_is_assembled(bench: Workbench, backend: str, tmp_path: Path):
@@ -305,6 +310,22 @@ def test_work_that_outlives_its_runner_is_left_alone_until_it_is_stopped(bench: 
     stop_job(bench.settings, job_id)
     assert bench.ended(job_id).outcome["phase"] == "stopped"
     assert processes_naming(bench.ended(job_id).folder) == []
+
+
+def test_units_that_outlive_both_runner_and_worker_are_found_and_ended(bench: Workbench, tmp_path: Path):
+    here = tmp_path / "here"
+    job_id = launch(bench, Step({"touch": str(here), "wait_for": str(tmp_path / "never")}), images=1)
+    wait_until(here.exists)
+    (worker,) = [pid for pid in processes_naming(bench.ended(job_id).folder) if os.getsid(pid) == pid]
+    os.kill(runner_pid(bench, job_id), signal.SIGKILL)
+    os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: holder(bench, job_id) is Holder.GONE and not lives(worker))
+    (unit,) = processes_naming(bench.ended(job_id).folder)
+    settle_gone_jobs(bench.settings)
+    assert bench.ended(job_id).status == "submitted"
+    stop_job(bench.settings, job_id)
+    assert bench.ended(job_id).outcome["phase"] == "stopped"
+    assert not lives(unit)
 
 
 def test_launching_on_a_dataset_whose_runner_is_gone_settles_it_first(bench: Workbench, tmp_path: Path):
@@ -341,9 +362,10 @@ def test_a_job_whose_tasks_were_all_done_when_its_runner_died_is_done(bench: Wor
     def die(*_: object, **__: object) -> None:
         raise Killed
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         patch.setattr("runner_core.submission.write_conclusion", die)
-        bench.submit(job_id)
+        with pytest.raises(Killed):
+            bench.submit(job_id)
     assert bench.ended(job_id).status == "submitted"
     settle_gone_jobs(bench.settings)
     ended = bench.ended(job_id)
