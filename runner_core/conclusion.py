@@ -153,7 +153,6 @@ def _write(store: Store, conclusion: Conclusion, *, job_id: int, dataset_id: int
             dataset.filters = conclusion.filters
         if conclusion.images is not None:
             dataset.images = conclusion.images
-            dataset.image_count = len(conclusion.images)
 
 
 def _outcome(conclusion: Conclusion, state: JobState) -> Json:

@@ -37,8 +37,9 @@ from runner_core.journal import JobState, fold, read_events
 from runner_core.lease import Holder, Lease, LeaseReport, look
 from runner_core.model import FailureKind, JobStatus, Json, Phase
 from runner_core.settings import BACKENDS, Settings
+from runner_core.store.errors import dataset_is_busy
 from runner_core.store.models import Dataset, Job, Workflow, utc_now
-from runner_core.store.queries import find_dataset, find_workflow
+from runner_core.store.queries import find_dataset, find_workflow, submitted_job_id
 from runner_core.store.session import Store, open_store
 from runner_core.submission import journal_end, lease_path
 
@@ -111,7 +112,9 @@ def create_job(settings: Settings, request: JobRequest) -> int:
             folder = settings.jobs_dir / job_folder_name(workflow_id=workflow.id, job_id=job.id, created=now)
             job.working_dir = job.working_dir_user = str(folder)
             return job.id
-    except IntegrityError:
+    except IntegrityError as error:
+        if not dataset_is_busy(error):
+            raise
         raise Refused(
             f"dataset {quoted(request.dataset)} has a job that has not ended",
             hint="wait for it, or stop it (pilothouse job list --status submitted)",
@@ -172,7 +175,7 @@ def start_runner(settings: Settings, job_id: int) -> None:
             stdout=output,
             stderr=output,
             cwd="/",
-            env={**os.environ, **lease.environment(), "PILOTHOUSE_HOME": str(settings.home)},
+            env={**os.environ, **_absolute(settings), **lease.environment()},
             pass_fds=[lease.fd],
             start_new_session=True,
         )
@@ -183,6 +186,14 @@ def start_runner(settings: Settings, job_id: int) -> None:
     finally:
         os.close(output)
     lease.pass_on()
+
+
+def _absolute(settings: Settings) -> dict[str, str]:
+    """The settings that may have been given relative to the launcher's working directory, which the runner leaves."""
+    values = {"PILOTHOUSE_HOME": settings.home, "PILOTHOUSE_LOCAL_CONFIG_FILE": settings.local_config_file}
+    values |= {"PILOTHOUSE_CACHE_DIR": settings.cache_dir}
+    paths = {name: str(value) for name, value in values.items() if value is not None}
+    return paths | {"PILOTHOUSE_DATABASE_URL": open_store(settings.store_url).url}
 
 
 def runner_log(settings: Settings, job_id: int) -> Path:
@@ -227,9 +238,7 @@ def settle_gone_jobs(settings: Settings) -> None:
 def _settle_job_of(settings: Settings, dataset: int | str) -> None:
     """Settle the submitted job of a dataset if its runner is gone, so that it does not block the dataset for ever."""
     with open_store(settings.store_url).session() as session:
-        row = find_dataset(session, dataset)
-        query = select(Job.id).where(Job.dataset_id == row.id, Job.status == JobStatus.SUBMITTED)
-        job_id = session.scalar(query)
+        job_id = submitted_job_id(session, find_dataset(session, dataset).id)
     if job_id is not None and look(lease_path(settings, job_id)).holder is Holder.GONE:
         settle_job(settings, job_id)
 
