@@ -128,7 +128,7 @@ def test_a_launched_job_runs_in_a_session_of_its_own(bench: Workbench, tmp_path:
     go = tmp_path / "go"
     job_id = launch(bench, Step({"wait_for": str(go)}))
     assert holder(bench, job_id) is Holder.ALIVE  # from the first moment on
-    wait_until(lambda: bench.ended(job_id).folder.exists())
+    wait_until(bench.ended(job_id).folder.exists)
     assert os.getsid(runner_pid(bench, job_id)) == runner_pid(bench, job_id)
     go.touch()
     wait_for_end(bench, job_id)

@@ -26,6 +26,13 @@ def main() -> None:
         print(text, flush=True)
     if "print_bytes" in do:
         os.write(1, bytes.fromhex(do["print_bytes"]))
+    for _ in range(do.get("print_megabytes", 0)):
+        os.write(1, b"x" * 99 + b"\n" + b"y" * (1_000_000 - 100))
+    if "fill" in do:  # the disk, until it is full
+        with Path(do["fill"]).open("wb") as file:
+            while True:
+                file.write(b"\0" * 65_536)
+                file.flush()
     if "environment" in do:
         print("environment:", {name: os.environ.get(name) for name in do["environment"]}, flush=True)
     if "child" in do:  # a process left behind, which writes its pid
