@@ -97,6 +97,14 @@ def quoted(text: object, limit: int = 300) -> str:
     return (f"'{shown}'" if shown.isprintable() else ascii(shown)) + cut
 
 
+def _one_line(text: str, limit: int = 300) -> str:
+    """Foreign text as a part of a headline: on one line, printable, bounded."""
+    line = " ".join(text[: 2 * limit].split())
+    if len(line) > limit:
+        line = f"{line[: limit - 3]}..."
+    return line if line.isprintable() else ascii(line)[1:-1]
+
+
 def process_report(*, command: str, stdout: str | None, stderr: str | None, info: str) -> str:
     """What is known of a process that failed, under the reference's four headings (E1).
 
@@ -143,10 +151,16 @@ _HINTS = {
     FailureKind.OUTPUT: "tell the authors of the task package, with the text above",
     FailureKind.IMAGES: "look at the dataset's images and the workflow's filters",
 }
-_FRAME = re.compile(r'^ +File "([^"\n]+)", line (\d+)', re.MULTILINE)
-_ERROR_LINE = re.compile(
-    r"^([A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit|Warning|Failure|Timeout)\b.*|[A-Z]\w*: .*)$"
-)
+_HINT_OF_SYSTEM_ERROR = "look at the free space and the rights where that happened, then run the job again"
+
+_HEADER = "Traceback (most recent call last)"
+_GROUP_MARGIN = re.compile(r"( +)[+|] ")  # what an exception group draws around the tracebacks of its members
+_FRAME = re.compile(r' +File "([^"]+)", line (\d+)')
+_RAISED = re.compile(r"[^\W\d][\w.<>]*(?::|$)")  # `TypeError: ...` or `pkg.module.Error`, below the frames
+_ERROR_LINE = re.compile(r"[^\W\d][\w.]*(?:Error|Exception|Interrupt|Exit|Failure|Timeout)(?::|$)")
+_MEMORY = re.compile(r"MemoryError|(?i:out ?of ?memory|cannot allocate memory|bad_alloc)")
+_KILLED = re.compile(r"^Killed$|: line \d+: +\d+ Killed\b|<Signals\.SIGKILL")  # a shell's words, and `subprocess`'s
+_KILLED_IN_SHELL = 128 + signal.SIGKILL
 
 
 def classify(evidence: UnitEvidence) -> Cause:
@@ -154,78 +168,102 @@ def classify(evidence: UnitEvidence) -> Cause:
     code = evidence.returncode
     if code is None:
         problem = evidence.problem or "it was never run"
-        return Cause(FailureKind.LOST, problem[:200], problem)
+        return Cause(FailureKind.LOST, _one_line(problem, 200), _one_line(problem))
     if code < 0:
-        name = _signal_name(-code)
-        kind = FailureKind.OUT_OF_MEMORY if -code == signal.SIGKILL else FailureKind.TASK
-        why = "; often the system's answer to too much memory" if kind is FailureKind.OUT_OF_MEMORY else ""
-        return Cause(kind, f"killed by {name}", f"killed by {name} (returncode={code}){why}")
+        return _cause_of_signal(-code)
     if evidence.problem:
-        return Cause(FailureKind.OUTPUT, evidence.problem[:200], evidence.problem)
-    error, place = last_error(evidence.log_tail)
-    if error is None:
-        return Cause(FailureKind.TASK, f"exit code {code}", f"exit code {code}")
-    name = error.partition(":")[0].rpartition(".")[2]
-    kind = FailureKind.OUT_OF_MEMORY if name in {"MemoryError", "_ArrayMemoryError"} else FailureKind.TASK
-    where = f" in {place}" if place else ""
-    return Cause(kind, f"{name}{where}", f"{error[:300]}{where}")
+        return Cause(FailureKind.OUTPUT, _one_line(evidence.problem, 200), _one_line(evidence.problem))
+    return _cause_in_log(code, evidence.log_tail)
 
 
-def _signal_name(number: int) -> str:
+def _cause_of_signal(number: int) -> Cause:
     try:
-        return signal.Signals(number).name
+        name = signal.Signals(number).name
     except ValueError:
-        return f"signal {number}"
+        name = f"signal {number}"
+    headline = f"killed by {name} (returncode={-number})"
+    if number == signal.SIGKILL:
+        why = "often the system's answer to too much memory"
+        return Cause(FailureKind.OUT_OF_MEMORY, "out of memory (killed)", f"{headline}; {why}")
+    return Cause(FailureKind.TASK, f"killed by {name}", headline)
+
+
+def _cause_in_log(code: int, log: str) -> Cause:
+    error, place = last_error(log)
+    said = error or _last_line(log)
+    where = f" in {place}" if place else ""
+    if error is not None:
+        group = error.partition(":")[0].rpartition(".")[2] + where
+        headline = _one_line(_one_line(error) + where, 500)
+    else:
+        group = f"exit code {code}"
+        headline = f"{group}: {_one_line(said)}" if said else group
+    if _MEMORY.search(said):
+        return Cause(FailureKind.OUT_OF_MEMORY, "out of memory", headline)
+    if code == _KILLED_IN_SHELL or _KILLED.search(said):
+        return Cause(FailureKind.OUT_OF_MEMORY, "out of memory (killed)", headline)
+    return Cause(FailureKind.TASK, _one_line(group, 200), headline)
+
+
+def _last_line(log: str) -> str:
+    return next((line.strip() for line in reversed(log.splitlines()) if line.strip()), "")
 
 
 def last_error(log: str) -> tuple[str | None, str | None]:
-    """The last error line of a log (`TypeError: ...`) and where it was raised (`segment.py:88`)."""
-    start = log.rfind("Traceback (most recent call last)")
-    if start < 0:
-        lines = [line.strip() for line in log.splitlines() if line.strip()]
-        if lines and _ERROR_LINE.match(lines[-1]):
-            return lines[-1], None
-        return None, None
-    trace = log[start:]
-    frames = list(_FRAME.finditer(trace))
-    place = f"{posixpath.basename(frames[-1][1])}:{frames[-1][2]}" if frames else None
-    after = trace[frames[-1].end() if frames else 0 :]
-    for line in after.splitlines()[1:]:
-        if line and not line[0].isspace():
-            return line.strip(), place
-    return None, place
+    """The last error line of a log (`TypeError: ...`) and where it was raised (`segment.py:88`).
+
+    Of a chain of tracebacks this is the last, of an exception group its last member with a traceback.
+    """
+    lines = log.splitlines()
+    start = max((number for number, line in enumerate(lines) if _HEADER in line), default=None)
+    if start is None:
+        last = _last_line(log)
+        return (last if _ERROR_LINE.match(last) else None), None
+    margin = _GROUP_MARGIN.match(lines[start])
+    trace = [line.removeprefix(f"{margin[1]}| ") if margin else line for line in lines[start + 1 :]]
+    frames = [(number, frame) for number, line in enumerate(trace) if (frame := _FRAME.match(line))]
+    below, place = 0, None
+    if frames:
+        number, frame = frames[-1]
+        below, place = number + 1, f"{posixpath.basename(frame[1])}:{frame[2]}"
+    return next((line.strip() for line in trace[below:] if _RAISED.match(line)), None), place
 
 
 def failure_of_units(evidence: Sequence[UnitEvidence], *, total: int, task_order: int, task_name: str) -> Failure:
     """One failure for all failed units of a task, equal causes counted together.
 
-    `evidence` is in the order of the units, and not empty; `total` counts all units of that part of the task.
+    `evidence` is in the order of the units, and not empty; `total` counts all units of that part of the task. The kind
+    is the first unit's; the detail has one line per cause, with the first unit of each.
     """
     causes = [classify(item) for item in evidence]
     groups = Counter(cause.group for cause in causes)
-    first = causes[0]
+    common = groups.most_common(20)
+    name = _one_line(task_name, 100)
     if total == 1:
-        headline = f"{task_name} failed: {first.headline}"
+        headline = f"{name} failed: {causes[0].headline}"
     elif len(evidence) == 1:
-        headline = f"1 of {total:,} units of {task_name} failed: {first.headline}"
+        headline = f"1 of {total:,} units of {name} failed: {causes[0].headline}"
     else:
-        listed = ", ".join(f"{count:,} {group}" for group, count in groups.most_common(4))
-        more = f" and {len(groups) - 4} other causes" if len(groups) > 4 else ""
-        headline = f"{len(evidence):,} of {total:,} units of {task_name} failed: {listed}{more}"
+        listed = ", ".join(f"{count:,} {group}" for group, count in common[:4])
+        more = f" and {len(groups) - 4:,} more causes" if len(groups) > 4 else ""
+        headline = f"{len(evidence):,} of {total:,} units of {name} failed: {listed}{more}"
+    firsts: dict[str, str] = {}
+    for item, cause in zip(evidence, causes, strict=True):
+        firsts.setdefault(cause.group, f"unit {item.index}: {cause.headline}")
     return Failure(
-        kind=first.kind,
-        headline=headline.replace("\n", " "),
-        detail=first.headline,
-        hint=_HINTS.get(first.kind, ""),
+        kind=causes[0].kind,
+        headline=headline,
+        detail="\n".join(firsts[group] for group, _ in common),
+        hint=_HINTS.get(causes[0].kind, ""),
         task_order=task_order,
         task_name=task_name,
         unit=evidence[0].index,
-        counts=dict(groups.most_common(20)),
+        counts=dict(common),
     )
 
 
 def failure_of_error(error: BaseException, *, task_order: int | None = None, task_name: str | None = None) -> Failure:
-    """The failure that an exception stands for; one that is not of our tree is a defect of ours."""
+    """The failure that an exception stands for; one of neither our tree nor the system is a defect of ours."""
     if isinstance(error, JobExecutionError | TaskExecutionError) and error.failure is not None:
         return error.failure
     if isinstance(error, JobExecutionError):
@@ -233,8 +271,13 @@ def failure_of_error(error: BaseException, *, task_order: int | None = None, tas
     elif isinstance(error, TaskExecutionError):
         kind, message, hint = FailureKind.TASK, error.message, ""
         task_order, task_name = error.task_order, error.task_name
+    elif isinstance(error, PilothouseError):
+        kind, message, hint = FailureKind.SETUP, error.message, error.hint
     else:
-        kind, hint = FailureKind.INTERNAL, "please report it, with the job's log"
         message = f"{type(error).__name__}: {error}"
-    headline = message.strip().split("\n", 1)[0][:300]
+        if isinstance(error, OSError):
+            kind, hint = FailureKind.SETUP, _HINT_OF_SYSTEM_ERROR
+        else:
+            kind, hint = FailureKind.INTERNAL, "please report it, with the job's log"
+    headline = _one_line(message.strip().partition("\n")[0])
     return Failure(kind, headline, message[:5000], hint or _HINTS.get(kind, ""), task_order, task_name)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from runner_core.model import Json
 
-_KEPT_OF_WORKFLOW_TASK = ("id", "workflow_id", "order", "input_filters")
+_KEPT_OF_WORKFLOW_TASK = ("id", "workflow_id", "order", "input_filters", "task_id")
 _KEPT_OF_TASK = (
     "id",
     "name",
@@ -59,28 +59,30 @@ def failed_history(
 
 def task_statuses(
     *,
-    history: Iterable[Json],
+    history: Sequence[Json],
     workflow_task_ids: Sequence[int],
     running: tuple[int, int] | None = None,
     running_history: Iterable[Json] = (),
 ) -> Mapping[int, str]:
     """The status of each workflow task over a dataset: `done`, `failed` or `submitted` (E4).
 
-    The last item of a task wins; a running job's range (first and last position, inclusive) is submitted, except for
-    what it has done already. In workflow order, ending after the first failed task and after the last one that is
-    known.
+    `history` is the dataset's; `running` the range of a running job (first and last position, inclusive) and
+    `running_history` its own items. The last item of a task wins; a running job's range is submitted, except for what
+    it has done already. Tasks without a status are left out. The view is in workflow order and ends after the first
+    failed task, or after the last relevant one: the last of the range, or else the task of the last item, since what
+    lies behind it is from before and of other images.
     """
     statuses: dict[int, str] = {item["workflowtask"]["id"]: item["status"] for item in history}
+    last = history[-1]["workflowtask"]["id"] if history else None
     if running is not None:
-        for workflow_task_id in workflow_task_ids[running[0] : running[1] + 1]:
-            statuses[workflow_task_id] = "submitted"
+        in_range = workflow_task_ids[running[0] : running[1] + 1]
+        statuses |= dict.fromkeys(in_range, "submitted")
         statuses |= {item["workflowtask"]["id"]: item["status"] for item in running_history}
+        last = in_range[-1] if in_range else None
     view: dict[int, str] = {}
     for workflow_task_id in workflow_task_ids:
-        status = statuses.get(workflow_task_id)
-        if status is None:
-            break
-        view[workflow_task_id] = status
-        if status == "failed":
-            break
+        if workflow_task_id in statuses:
+            view[workflow_task_id] = statuses[workflow_task_id]
+            if view[workflow_task_id] == "failed" or workflow_task_id == last:
+                break
     return view

@@ -6,6 +6,7 @@ images. Rows T1-T14 of the behaviour reference. Everything here is pure.
 
 from __future__ import annotations
 
+import json
 import posixpath
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -83,8 +84,12 @@ def normalized_path(path: str) -> str:
 
 
 def is_inside(path: str, folder: str) -> bool:
-    """Whether a normalised path lies strictly below a normalised folder, component by component (T9)."""
-    return path != folder and path.startswith(folder.rstrip("/") + "/") and path[:2] != "//"
+    """Whether a normalised path lies strictly below a normalised folder, component by component (T9).
+
+    `//data` is not below `/`: POSIX gives two leading slashes a root of their own.
+    """
+    same_root = path.startswith("//") == folder.startswith("//")
+    return same_root and path != folder and path.startswith(folder.rstrip("/") + "/")
 
 
 def checked_keys(values: Mapping[Any, Any]) -> dict[str, Any]:
@@ -157,8 +162,8 @@ def require_types(images: Iterable[Image], types: Mapping[str, bool]) -> None:
     wrong = [image.zarr_url for image in images if not _has_types(image, types)]
     if wrong:
         raise JobExecutionError(
-            f"Invalid filtered image list: {len(wrong)} of the selected images do not have the input types "
-            f"{dict(types)} of the task: {_listed(wrong)}",
+            f"Invalid filtered image list: the task takes images of the types {quoted(json.dumps(dict(types)))}, "
+            f"and these that the filters select have others ({len(wrong)}): {_listed(wrong)}",
             kind=FailureKind.IMAGES,
             hint="set the workflow task's input filters so that they select only fitting images",
         )
@@ -233,7 +238,7 @@ def _require_distinct(output: TaskOutput) -> None:
     if len(set(urls)) < len(urls):
         twice = [url for url, n in Counter(urls).items() if n > 1]
         raise JobExecutionError(
-            f"the task's output names {len(twice)} images more than once among its updates and removals: "
+            f"the task's output names images more than once among its updates and removals ({len(twice)}): "
             f"{_listed(twice)}",
             kind=FailureKind.OUTPUT,
         )
@@ -271,7 +276,7 @@ def require_under(images: Iterable[Image], zarr_dir: str) -> None:
     """Raise `BadInput` if an image does not lie under the dataset's `zarr_dir`."""
     outside = [image.zarr_url for image in images if not is_inside(image.zarr_url, zarr_dir)]
     if outside:
-        raise BadInput(f"{len(outside)} images do not lie under zarr_dir {quoted(zarr_dir)}: {_listed(outside)}")
+        raise BadInput(f"images do not lie under zarr_dir {quoted(zarr_dir)} ({len(outside)}): {_listed(outside)}")
 
 
 def _listed(urls: list[str]) -> str:

@@ -12,49 +12,64 @@ proj_v2_0000001_wf_0000002_job_0000003_20260131_235959/     rows S4, O3, T13 and
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import string
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic_core import from_json, to_json
+from pydantic_core import PydanticSerializationError, to_json
 
 from runner_core.failures import JobExecutionError
 from runner_core.model import FailureKind
 
 PROJECT_ID = 1  # the reference's folders begin with a project; here there is one
-_SLUG_CHARACTERS = 50  # a file name holds 255 bytes, and a character takes up to four
+_SLUG_BYTES = 200  # a file name holds 255 bytes, and the order takes some of them
 _REPLACED = str.maketrans(dict.fromkeys(string.punctuation + string.whitespace, "_"))
 
 
 def job_folder_name(*, workflow_id: int, job_id: int, created: datetime) -> str:
-    """Name the folder of a job (S4); `created` is aware and in UTC."""
-    stamp = created.strftime("%Y%m%d_%H%M%S")
+    """Name the folder of a job (S4); `created` is aware, and told in UTC."""
+    stamp = created.astimezone(UTC).strftime("%Y%m%d_%H%M%S")
     return f"proj_v2_{PROJECT_ID:07d}_wf_{workflow_id:07d}_job_{job_id:07d}_{stamp}"
 
 
 def task_folder_name(order: int, task_name: str) -> str:
     """Name the subfolder of a task (O3): whatever the task is called, one plain file name."""
     slug = "".join(c if c.isprintable() else "_" for c in task_name.lower().translate(_REPLACED))
-    return f"{order}_{slug[:_SLUG_CHARACTERS]}"
+    return f"{order}_{slug.encode()[:_SLUG_BYTES].decode(errors='ignore')}"
 
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a private file whole: a reader sees the old content or the new, also after a crash."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    write_together({path: data})
+
+
+def write_together(files: Mapping[Path, bytes]) -> None:
+    """Write private files whole, each as `write_atomically` does.
+
+    All are on disk before the first takes its name: a disk that is full changes none of them, and a crash finds them
+    out of step only if it falls between two renames.
+    """
+    beside = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in files}
     try:
-        with open(beside, "wb", opener=_private) as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
+        for path, data in files.items():
+            with open(beside[path], "wb", opener=_private) as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        for path, new in beside.items():
+            new.replace(path)
     except BaseException:
-        beside.unlink(missing_ok=True)
+        for new in beside.values():
+            new.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    for folder in {path.parent for path in files}:
+        sync_folder(folder)
 
 
 def sync_folder(folder: Path) -> None:
@@ -166,7 +181,10 @@ class JobFolder:
         Raises `FileExistsError` for a folder that exists already, and `OSError` as it comes.
         """
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.path.mkdir(mode=0o700)
+        try:
+            self.path.mkdir(mode=0o700)
+        except FileExistsError:
+            raise FileExistsError(f"the job folder already exists: {self.path}") from None
         for order, name in tasks:
             self.task_folder(order, name).mkdir(mode=0o700)
 
@@ -177,30 +195,40 @@ class JobFolder:
     def request_stop(self) -> None:
         """Ask the job to stop.
 
-        The request beside the folder comes first: a runner that makes the folder in between looks there once more.
+        The request beside the folder comes first, and stays where there is no folder yet, or no longer: a runner that
+        makes the folder at this moment looks in both places.
         """
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.early_stop.touch(mode=0o600)
-        if self.path.is_dir():
+        with contextlib.suppress(FileNotFoundError):
             self.shutdown.touch(mode=0o600)
             self.early_stop.unlink(missing_ok=True)
 
     def write_state(self, *, history: list[Any], filters: Any, images: list[Any]) -> None:
-        """Rewrite `history.json`, `filters.json` and `images.json` (T13)."""
-        for name, value in (("images", images), ("filters", filters), ("history", history)):
-            data = to_json(value, indent=2, inf_nan_mode="constants")
-            write_atomically(self.path / f"{name}.json", data)
+        """Rewrite `history.json`, `filters.json` and `images.json` (T13).
+
+        The history takes its name last: it tells how many tasks are done.
+        """
+        values = {"images": images, "filters": filters, "history": history}
+        write_together({self.path / f"{name}.json": _indented_json(value) for name, value in values.items()})
 
     def read_state(self, name: str) -> Any | None:
         """What `write_state` wrote under that name; `None` when there is no such file (yet)."""
         try:
-            return from_json((self.path / f"{name}.json").read_bytes())
+            return json.loads((self.path / f"{name}.json").read_bytes())
         except FileNotFoundError:
             return None
         except ValueError as error:
             raise JobExecutionError(
                 f"{self.path / name}.json is not valid JSON ({error})", kind=FailureKind.INTERNAL
             ) from None
+
+
+def _indented_json(value: Any) -> bytes:
+    try:
+        return to_json(value, indent=2, inf_nan_mode="constants")
+    except PydanticSerializationError:  # half a surrogate pair, as in a file name that is not UTF-8
+        return json.dumps(value, indent=2).encode()
 
 
 def read_excerpt(path: Path, limit: int) -> str | None:

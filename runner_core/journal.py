@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from runner_core.failures import Refused
+from runner_core.job_folder import sync_folder
 from runner_core.model import Json, Phase, TaskState
 
 VERSION = 1
@@ -36,17 +37,22 @@ VERSION = 1
 
 
 class Journal:
-    """Appends events; the only writer is the runner that holds the job's lease."""
+    """Appends events; the only writer is the runner that holds the job's lease.
+
+    Raises `Refused` for a journal that a newer version wrote.
+    """
 
     def __init__(self, path: Path, *, clock: Callable[[], float]) -> None:
         self._clock = clock
         valid = valid_prefix(path.read_bytes()) if path.exists() else b""
+        next(parse_events(valid), None)  # looks at the version
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.ftruncate(self._fd, len(valid))
         self._size = len(valid)
         self._next = valid.count(b"\n")
         if not valid:
             self.append({"event": "journal", "version": VERSION})
+            sync_folder(path.parent)
 
     def append(self, *events: Json) -> None:
         """Append events and make them durable; after an error the file ends where it did before."""
@@ -84,9 +90,10 @@ def valid_prefix(data: bytes) -> bytes:
 def _event(line: bytes, number: int) -> Json | None:
     try:
         event = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return event if isinstance(event, dict) and event.get("seq") == number else None
+    whole = isinstance(event, dict) and event.get("seq") == number and isinstance(event.get("event"), str)
+    return event if whole else None
 
 
 def parse_events(data: bytes) -> Iterator[Json]:

@@ -6,8 +6,10 @@ Rows P2-P7 and T14 of the behaviour reference. Everything here is pure; texts co
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, TypeVar
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+from math import isnan
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import from_json
@@ -33,13 +35,19 @@ Types = Annotated[dict[str, bool], BeforeValidator(_stripped)]
 Attributes = Annotated[dict[str, Any], BeforeValidator(_scalars_or_none)]
 
 
-class ImageUpdate(BaseModel):
-    """A new image, or a change of one that exists. Unknown keys are ignored (P6)."""
+@dataclass(frozen=True, slots=True)
+class ImageUpdate:
+    """A new image, or a change of one that exists. Unknown keys are ignored (P6).
+
+    A plain dataclass, which pydantic checks all the same: there may be 100,000, and a model costs twice the time.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="ignore")
 
     zarr_url: ZarrUrl
     origin: ZarrUrl | None = None
-    attributes: Attributes = Field(default_factory=dict)
-    types: Types = Field(default_factory=dict)
+    attributes: Attributes = field(default_factory=dict)
+    types: Types = field(default_factory=dict)
 
 
 class FilterUpdate(BaseModel):
@@ -48,7 +56,7 @@ class FilterUpdate(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     attributes: Attributes = Field(default_factory=dict)
-    types: Annotated[Types, Field(validation_alias="types")] = Field(default_factory=dict)
+    types: Types = Field(default_factory=dict)
 
     def to_filters(self) -> Filters:
         """The same as the image list's own noun."""
@@ -101,8 +109,10 @@ def parse_task_output(text: str | None) -> TaskOutput:
 
 def parse_init_output(text: str | None) -> InitTaskOutput:
     """The plan of a compound task, with exact duplicates dropped (P4); errors as in `parse_task_output`."""
-    output = _parsed(text, InitTaskOutput)
-    return InitTaskOutput.model_construct(parallelization_list=_distinct(output.parallelization_list))
+    items: dict[Hashable, InitItem] = {}
+    for item in _parsed(text, InitTaskOutput).parallelization_list:
+        items.setdefault((item.zarr_url, _hashable(item.init_args)), item)
+    return InitTaskOutput.model_construct(parallelization_list=list(items.values()))
 
 
 def _parsed(text: str | None, model: type[_Output]) -> _Output:
@@ -119,8 +129,8 @@ def _parsed(text: str | None, model: type[_Output]) -> _Output:
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        problem = error.errors(include_url=False, include_context=False)[0]
-        where = ".".join(str(part) for part in problem["loc"])
+        problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = quoted(".".join(str(part) for part in problem["loc"]))
         more = f", and {error.error_count() - 1} more" if error.error_count() > 1 else ""
         raise _unusable(text, f"{where}: {problem['msg']}{more}") from None
 
@@ -139,40 +149,52 @@ def _json_kind(value: Any) -> str:
     return "string" if isinstance(value, str) else "boolean" if isinstance(value, bool) else "number"
 
 
-_Item = TypeVar("_Item", bound=BaseModel)
-
-
-def _distinct(items: Iterable[_Item]) -> list[_Item]:
-    """The items without exact repetitions, in order; linear whatever repeats."""
-    seen: dict[str, _Item] = {}
-    for item in items:
-        seen.setdefault(json.dumps(item.model_dump(), sort_keys=True), item)
-    return list(seen.values())
-
-
-def merged_outputs(outputs: Sequence[TaskOutput]) -> TaskOutput:
+def merged_outputs(outputs: Iterable[TaskOutput]) -> TaskOutput:
     """One output from those of all units of a task (P7).
 
     Updates are concatenated without exact repetitions, removals without repetitions. All units must agree on the
     filters; one that says nothing has empty filters. Raises `JobExecutionError` that names two that differ.
     """
-    if not outputs:
-        return TaskOutput()
-    first = outputs[0].all_filters
+    first: TaskOutput | None = None
+    updates: dict[Hashable, ImageUpdate] = {}
+    removals: dict[str, None] = {}
     for index, output in enumerate(outputs):
-        if output.all_filters != first:
-            raise JobExecutionError(
-                "the units of the task set different filters: unit 0 "
-                f"{quoted(json.dumps(first.to_json()))}, unit {index} "
-                f"{quoted(json.dumps(output.all_filters.to_json()))}",
-                kind=FailureKind.OUTPUT,
-            )
+        first = first or output
+        if output.all_filters != first.all_filters:
+            raise _differing_filters(first.all_filters, index, output.all_filters)
+        for update in output.image_list_updates:
+            key = (update.zarr_url, update.origin, _hashable(update.attributes), _hashable(update.types))
+            updates.setdefault(key, update)
+        removals.update(dict.fromkeys(output.image_list_removals))
+    if first is None:
+        return TaskOutput()
     return TaskOutput.model_construct(
-        image_list_updates=_distinct(u for output in outputs for u in output.image_list_updates),
-        image_list_removals=list(dict.fromkeys(url for output in outputs for url in output.image_list_removals)),
-        filters=outputs[0].filters,
-        type_filters=outputs[0].type_filters,
+        image_list_updates=list(updates.values()),
+        image_list_removals=list(removals),
+        filters=first.filters,
+        type_filters=first.type_filters,
     )
+
+
+def _differing_filters(first: Filters, index: int, other: Filters) -> JobExecutionError:
+    return JobExecutionError(
+        f"the units of the task set different filters: unit 0 {quoted(json.dumps(first.to_json()))}, "
+        f"unit {index} {quoted(json.dumps(other.to_json()))}",
+        kind=FailureKind.OUTPUT,
+    )
+
+
+_NAN = object()
+
+
+def _hashable(value: Any) -> Hashable:
+    """A stand-in for a JSON value: equal where the values are equal in Python, and NaN equal to itself."""
+    if isinstance(value, dict):
+        return frozenset((key, _hashable(item)) for key, item in value.items())
+    if isinstance(value, list):
+        return tuple(_hashable(item) for item in value)
+    hashable: Hashable = _NAN if isinstance(value, float) and isnan(value) else value
+    return hashable
 
 
 # --------------------------------------------------------------------------------------------------------------------
