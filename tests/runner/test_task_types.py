@@ -250,7 +250,7 @@ def test_e2_e3_after_a_failure_the_dataset_is_that_of_the_last_whole_task(bench:
     assert all("worse" not in item["types"] for item in ended.images)
     assert ended.filters["types"] == {"made": True}
     done, failed = (item["workflowtask"] for item in ended.history)
-    assert set(done) == {"id", "workflow_id", "order", "input_filters", "task"}  # T12: trimmed
+    assert set(done) == {"id", "workflow_id", "order", "input_filters", "task_id", "task"}  # T12: trimmed
     assert failed["args_parallel"] == broken  # T12: in full
 
 
