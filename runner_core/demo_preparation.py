@@ -1,4 +1,4 @@
-"""Everything that `pilothouse demo` needs before it can launch: tasks, images, a dataset and a workflow in the store."""
+"""What `pilothouse demo` needs before it can launch: tasks, images, a dataset and a workflow in the store."""
 
 from __future__ import annotations
 

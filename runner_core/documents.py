@@ -153,11 +153,10 @@ def show_job(settings: Settings, job_id: int) -> Json:
     `runner` says what is known of the process that drives the job: `state` (`none`, `alive`, `gone`, `unknown`),
     `host`, `pid` and its `last_sign` of life. `tasks` are those of the workflow while the job has not begun.
     """
-    from runner_core.lease import look
-    from runner_core.submission import lease_path
+    from runner_core.lease import lease_path, look
 
     # What may change is looked at first: a job that the store then still calls submitted was so all the while.
-    report = look(lease_path(settings, job_id))
+    report = look(lease_path(settings.runners_dir, job_id))
     with _session(settings) as session:
         row, log = _job_row(session, job_id)
         evidence = _evidence_of(settings, row, report=report)
@@ -196,10 +195,9 @@ def _evidence_of(settings: Settings, row: queries.JobRow, *, report: LeaseReport
     if row.status != JobStatus.SUBMITTED or row.working_dir is None:
         return None
     from runner_core.journal import JobState, fold, read_events
-    from runner_core.lease import Holder, look
-    from runner_core.submission import lease_path
+    from runner_core.lease import Holder, lease_path, look
 
-    report = report or look(lease_path(settings, row.id))
+    report = report or look(lease_path(settings.runners_dir, row.id))
     folder = JobFolder(Path(row.working_dir))
     try:
         state = fold(read_events(folder.journal))

@@ -276,7 +276,10 @@ class _Part:
             self._record(*events)
 
     def _command_words(self) -> tuple[str, ...]:
-        words = tuple(shlex.split(self.command or ""))
+        try:
+            words = tuple(shlex.split(self.command or ""))
+        except ValueError as error:
+            raise self._task_error(f"the command {quoted(self.command)} cannot be split into words: {error}") from None
         if not words:
             raise self._task_error(f"the task has no command for its {self.task.type} part")
         for word in words:

@@ -71,9 +71,10 @@ def image_list(documents: Iterable[Json]) -> ImageList:
 def normalized_path(path: str) -> str:
     """Give an absolute POSIX path its one spelling (T14).
 
-    Two leading slashes survive, as POSIX has it; such a path lies under no ordinary folder. Raises `ValueError` for
-    anything that is not an absolute path.
+    Spaces around it are dropped. Two leading slashes survive, as POSIX has it; such a path lies under no ordinary
+    folder. Raises `ValueError` for anything that is not an absolute path.
     """
+    path = path.strip()
     if path.startswith("s3"):
         raise ValueError(f"S3 paths are not supported yet: {quoted(path)}")
     if not path.startswith("/"):

@@ -8,7 +8,7 @@ from pathlib import Path
 from sqlalchemy.orm import Session
 
 from runner_core.engine import DatasetState, WorkflowTask
-from runner_core.failures import NotFound
+from runner_core.failures import NotFound, Refused
 from runner_core.images import Filters, image_list
 from runner_core.job_folder import JobFolder
 from runner_core.model import JobStatus, Json
@@ -46,7 +46,10 @@ class JobRecord:
 
 
 def load_job(session: Session, *, job_id: int, workflow_id: int | None, dataset_id: int | None) -> JobRecord:
-    """Read all that running a job needs; raises `NotFound`, or `NothingToRun`, that names what is missing."""
+    """Read all that running a job needs; raises `NotFound`, or `NothingToRun`, that names what is missing.
+
+    The range is checked again (S6): the workflow may have been changed since the job was made.
+    """
     job = session.get(Job, job_id)
     if job is None:
         raise NothingToRun(f"job {job_id} does not exist")
@@ -60,7 +63,8 @@ def load_job(session: Session, *, job_id: int, workflow_id: int | None, dataset_
         raise NotFound(f"workflow {workflow_id} of job {job_id} does not exist")
     if job.working_dir is None:
         raise NotFound(f"job {job_id} has no working directory")
-    in_range = workflow.task_list[job.first_task_index : job.last_task_index + 1]
+    first, last = task_range(job.first_task_index, job.last_task_index, len(workflow.task_list))
+    in_range = workflow.task_list[first : last + 1]
     return JobRecord(
         job_id=job.id,
         workflow_id=workflow.id,
@@ -77,6 +81,20 @@ def load_job(session: Session, *, job_id: int, workflow_id: int | None, dataset_
         state=DatasetState(image_list(dataset.images), Filters.from_json(dataset.filters)),
         tasks=[WorkflowTask.from_dump(workflow_task_dump(row)) for row in in_range],
     )
+
+
+def task_range(first: int | None, last: int | None, count: int) -> tuple[int, int]:
+    """First and last position of the tasks to run (S6); raises `Refused` for positions that cannot be."""
+    if count == 0:
+        raise Refused("the workflow has no tasks", hint="import or build one that has")
+    first = 0 if first is None else first
+    last = count - 1 if last is None else last
+    if first < 0 or last < 0 or last > count - 1 or first > last:
+        raise Refused(
+            f"the task range {first} to {last} does not fit a workflow of {count} tasks",
+            hint=f"positions go from 0 to {count - 1}, and the first is not after the last",
+        )
+    return first, last
 
 
 def workflow_task_dump(row: WorkflowTaskRow) -> Json:

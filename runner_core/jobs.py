@@ -32,16 +32,16 @@ from runner_core.conclusion import (
 )
 from runner_core.failures import JobExecutionError, NotFound, Refused, quoted
 from runner_core.job_folder import PROJECT_ID, BatchFiles, JobFolder, job_folder_name
-from runner_core.job_record import JobRecord, NothingToRun, load_job
+from runner_core.job_record import JobRecord, NothingToRun, load_job, task_range
 from runner_core.journal import JobState, fold, read_events
-from runner_core.lease import Holder, Lease, LeaseReport, look
+from runner_core.lease import Holder, Lease, LeaseReport, lease_path, look
 from runner_core.model import FailureKind, JobStatus, Json, Phase
 from runner_core.settings import BACKENDS, Settings
 from runner_core.store.errors import dataset_is_busy
 from runner_core.store.models import Dataset, Job, Workflow, utc_now
 from runner_core.store.queries import find_dataset, find_workflow, submitted_job_id
 from runner_core.store.session import Store, open_store
-from runner_core.submission import journal_end, lease_path
+from runner_core.submission import journal_end
 
 _logger = logging.getLogger(__name__)
 
@@ -60,20 +60,6 @@ class JobRequest:
     worker_init: str | None = None
 
 
-def task_range(first: int | None, last: int | None, count: int) -> tuple[int, int]:
-    """First and last position of the tasks to run (S6); raises `Refused` for positions that cannot be."""
-    if count == 0:
-        raise Refused("the workflow has no tasks", hint="import or build one that has")
-    first = 0 if first is None else first
-    last = count - 1 if last is None else last
-    if first < 0 or last < 0 or last > count - 1 or first > last:
-        raise Refused(
-            f"the task range {first} to {last} does not fit a workflow of {count} tasks",
-            hint=f"positions go from 0 to {count - 1}, and the first is not after the last",
-        )
-    return first, last
-
-
 # ----------------------------------------------------------------------------------------------------------------------
 # Launching
 
@@ -84,7 +70,7 @@ def create_job(settings: Settings, request: JobRequest) -> int:
     Raises `NotFound` for an unknown workflow or dataset, `Refused` for a busy dataset, an empty workflow, a bad range
     or settings that the backend cannot work with.
     """
-    backend, profile_name, account = _backend_of(settings, request)
+    backend, profile_name, account = backend_of(settings, request)
     _settle_job_of(settings, request.dataset)
     now = utc_now()
     try:
@@ -121,7 +107,7 @@ def create_job(settings: Settings, request: JobRequest) -> int:
         ) from None
 
 
-def _backend_of(settings: Settings, request: JobRequest) -> tuple[str, str | None, str | None]:
+def backend_of(settings: Settings, request: JobRequest) -> tuple[str, str | None, str | None]:
     """Backend, profile and Slurm account of a request (S1: the first account when none is named)."""
     name = request.profile or (None if request.backend else settings.profile)
     if name is None:
@@ -166,7 +152,7 @@ def launch_job(settings: Settings, request: JobRequest) -> int:
 
 def start_runner(settings: Settings, job_id: int) -> None:
     """Start the runner process of a submitted job; raises `Refused` if it has one already."""
-    lease = Lease.acquire(lease_path(settings, job_id))
+    lease = Lease.acquire(lease_path(settings.runners_dir, job_id))
     output = os.open(runner_log(settings, job_id), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         runner = subprocess.Popen(
@@ -217,7 +203,7 @@ def stop_job(settings: Settings, job_id: int) -> None:
     if job.status != JobStatus.SUBMITTED:
         raise Refused(f"job {job_id} is not running: it is {job.status}")
     JobFolder(Path(job.working_dir or "")).request_stop()
-    holder = look(lease_path(settings, job_id)).holder
+    holder = look(lease_path(settings.runners_dir, job_id)).holder
     if holder in {Holder.GONE, Holder.NONE}:
         settle_job(settings, job_id, end_work=True)
 
@@ -231,7 +217,7 @@ def settle_gone_jobs(settings: Settings) -> None:
     with open_store(settings.store_url).session() as session:
         job_ids = session.scalars(select(Job.id).where(Job.status == JobStatus.SUBMITTED)).all()
     for job_id in job_ids:
-        if look(lease_path(settings, job_id)).holder is Holder.GONE:
+        if look(lease_path(settings.runners_dir, job_id)).holder is Holder.GONE:
             settle_job(settings, job_id)
 
 
@@ -239,7 +225,7 @@ def _settle_job_of(settings: Settings, dataset: int | str) -> None:
     """Settle the submitted job of a dataset if its runner is gone, so that it does not block the dataset for ever."""
     with open_store(settings.store_url).session() as session:
         job_id = submitted_job_id(session, find_dataset(session, dataset).id)
-    if job_id is not None and look(lease_path(settings, job_id)).holder is Holder.GONE:
+    if job_id is not None and look(lease_path(settings.runners_dir, job_id)).holder is Holder.GONE:
         settle_job(settings, job_id)
 
 
@@ -250,7 +236,7 @@ def settle_job(settings: Settings, job_id: int, *, end_work: bool = False) -> bo
     all done is concluded as done.
     """
     store = open_store(settings.store_url)
-    report = look(lease_path(settings, job_id))
+    report = look(lease_path(settings.runners_dir, job_id))
     try:
         record, state = _left_behind(store, job_id)
     except NothingToRun:
@@ -258,7 +244,7 @@ def settle_job(settings: Settings, job_id: int, *, end_work: bool = False) -> bo
     if living_work(record, state) and not end_work:
         return False
     try:
-        lease = Lease.acquire(lease_path(settings, job_id))
+        lease = Lease.acquire(lease_path(settings.runners_dir, job_id))
     except Refused:
         return False
     try:

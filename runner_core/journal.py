@@ -117,7 +117,7 @@ def read_events(path: Path) -> list[Json]:
     """Read the whole events of a journal file; none if there is no such file."""
     try:
         return list(parse_events(path.read_bytes()))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 

@@ -26,8 +26,8 @@ from runner_core.images import (
     require_types,
     select_images,
 )
-from runner_core.job_record import workflow_task_dump
-from runner_core.jobs import JobRequest, _backend_of, task_range
+from runner_core.job_record import task_range, workflow_task_dump
+from runner_core.jobs import JobRequest, backend_of
 from runner_core.model import Json, TaskType
 from runner_core.settings import Settings
 from runner_core.store import models
@@ -71,7 +71,7 @@ def _problems_of_job(
     settings: Settings, request: JobRequest, session: Session, dataset: models.Dataset
 ) -> Iterator[str]:
     try:
-        _backend_of(settings, request)
+        backend_of(settings, request)
     except PilothouseError as error:
         yield str(error)
     job_id = submitted_job_id(session, dataset.id)

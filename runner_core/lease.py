@@ -31,6 +31,11 @@ _INHERITED = "PILOTHOUSE_LEASE_FD"
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
+def lease_path(runners_dir: Path, job_id: int) -> Path:
+    """Name the file that says which process drives a job."""
+    return runners_dir / f"job_{job_id:07d}.lease"
+
+
 class Holder(StrEnum):
     """What is known of the process that drives a job."""
 

@@ -34,7 +34,7 @@ from runner_core.failures import JobExecutionError, PilothouseError
 from runner_core.job_folder import JobFolder
 from runner_core.job_record import JobRecord, NothingToRun, load_job
 from runner_core.journal import JobState, Journal, fold, read_events
-from runner_core.lease import Lease
+from runner_core.lease import Lease, lease_path
 from runner_core.model import FailureKind
 from runner_core.settings import Settings, UserSettings, read_settings
 from runner_core.store.session import Store, open_store
@@ -60,7 +60,7 @@ async def submit_workflow(
     Raises `Refused` when another process drives this job already, and what the store raises when it stays out of reach.
     """
     settings = read_settings()
-    lease = Lease.inherited_or_acquired(lease_path(settings, job_id))
+    lease = Lease.inherited_or_acquired(lease_path(settings.runners_dir, job_id))
     beat = asyncio.create_task(lease.beat())
     try:
         store = open_store(settings.store_url)
@@ -83,11 +83,6 @@ async def submit_workflow(
     finally:
         beat.cancel()
     lease.release()
-
-
-def lease_path(settings: Settings, job_id: int) -> Path:
-    """Name the file that says which process drives a job."""
-    return settings.runners_dir / f"job_{job_id:07d}.lease"
 
 
 class _Submission:

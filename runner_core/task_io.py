@@ -204,17 +204,31 @@ def _hashable(value: Any) -> Hashable:
 def non_parallel_arguments(images: Sequence[Image], *, zarr_dir: str, takes_images: bool, arguments: Json) -> Json:
     """What a non-parallel task, or the planning part of a compound one, reads (P2); converters get no images."""
     urls: Json = {"zarr_urls": [image.zarr_url for image in images]} if takes_images else {}
-    return {**urls, "zarr_dir": zarr_dir, **arguments}
+    return {**urls, "zarr_dir": zarr_dir, **_of_users(arguments)}
 
 
 def parallel_arguments(images: Sequence[Image], *, arguments: Json) -> list[Json]:
     """What each unit of a parallel task reads, one per image (P3)."""
+    arguments = _of_users(arguments)
     return [{"zarr_url": image.zarr_url, **arguments} for image in images]
 
 
 def compound_arguments(plan: InitTaskOutput, *, arguments: Json) -> list[Json]:
     """What each unit of a compound task reads, one per planned item (P4)."""
+    arguments = _of_users(arguments)
     return [{"zarr_url": item.zarr_url, "init_args": item.init_args, **arguments} for item in plan.parallelization_list]
+
+
+def _of_users(arguments: Json) -> Json:
+    """Arguments that users may set; raises `JobExecutionError` for one that the runner fills in."""
+    reserved = sorted(RESERVED_ARGUMENTS & set(arguments))
+    if reserved:
+        raise JobExecutionError(
+            f"the workflow sets the reserved argument {quoted(reserved[0])}",
+            kind=FailureKind.SETUP,
+            hint="take it out of the workflow task's arguments; the runner fills it in",
+        )
+    return arguments
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -69,7 +69,7 @@ def main() -> None:
             terminal.type("pilothouse demo --dir demo")
             terminal.wait_for(r"Threshold Segmentation.*[1-3]/4")
             terminal.draw("demo-running", title="pilothouse demo")
-            terminal.wait_for(r"pilothouse run \d+ \d+ --check")
+            terminal.wait_for(r"pilothouse job files \d+")
             terminal.draw("demo-done", title="pilothouse demo")
             terminal.type("clear; pilothouse job show 1")
             terminal.wait_for(r"pilothouse dataset show")

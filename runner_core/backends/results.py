@@ -20,20 +20,24 @@ class ResultReader:
 
     def __init__(self, path: Path, *, key: str, attempt: int) -> None:
         self._path = path
-        self._offset = 0
+        self._offset = 0  # the end of the last whole line that was read
+        self._seen = 0  # the end of what was read: a torn line, of a worker that was killed, may follow
         self._key = key
         self._attempt = attempt
         self._ours = False
+        self._ended: str | None = None
         self.worker_pid: int | None = None
         self.worker_host: str | None = None
 
     def read_new(self) -> BatchNews:
-        """Read what came since the last call; there may be more when the file is far ahead."""
+        """Read what came since the last call; there may be more when the file is far ahead.
+
+        How the batch ended is told by every call from then on.
+        """
         lines = self._new_lines()
         started: list[int] = []
         results: list[UnitResult] = []
         notes: list[str] = []
-        ended = None
         for line in lines:
             try:
                 event = json.loads(line)
@@ -52,8 +56,8 @@ class ResultReader:
             elif kind == "note":
                 notes.append(event["text"])
             elif kind == "finish":
-                ended = event["reason"]
-        return BatchNews(tuple(started), tuple(results), tuple(notes), ended)
+                self._ended = event["reason"]
+        return BatchNews(tuple(started), tuple(results), tuple(notes), self._ended)
 
     def _begin(self, event: Json) -> None:
         self._ours = event["key"] == self._key and event["attempt"] == self._attempt
@@ -69,6 +73,7 @@ class ResultReader:
                     data += more
         except FileNotFoundError:
             return []
+        self._seen = self._offset + len(data)
         whole, newline, _ = data.rpartition(b"\n")
         self._offset += len(whole) + len(newline)
         return whole.split(b"\n") if newline else []
@@ -76,7 +81,7 @@ class ResultReader:
     def has_more(self) -> bool:
         """Whether the file holds bytes that were not read yet."""
         try:
-            return os.stat(self._path).st_size > self._offset  # noqa: PTH116 - asked in a loop
+            return os.stat(self._path).st_size > self._seen  # noqa: PTH116 - asked in a loop
         except FileNotFoundError:
             return False
 

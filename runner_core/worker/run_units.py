@@ -603,29 +603,25 @@ class WarmScript:
         self.wants_exit = False  # whether the script itself has asked to be called at the end of the process
         folder = os.path.dirname(os.path.realpath(path))
         with io.open_code(path) as file:
-            source = file.read()
-        if not has_main_guard(ast.parse(source, path)):
+            self._source = file.read()
+        if not has_main_guard(ast.parse(self._source, path)):
             raise NotWarm('the script has no `if __name__ == "__main__":`')
         hidden = {name.partition(".")[0] for name in os.listdir(folder)} & set(sys.modules) - {"__main__"}
         if hidden:
             raise NotWarm("%s beside the script has the name of a module of Python's own" % min(hidden))
-        self._code = compile(source, path, "exec", dont_inherit=True)
         if not getattr(sys.flags, "safe_path", False):
             sys.path[0] = folder
         self._watch_exit_handlers()
         sys.argv = [path]
-        exec(self._code, self._fresh_module("__preload__"))
+        self._execute("__preload__")
         gc.collect()
         gc.freeze()
 
     def run(self, words: List[str]) -> None:
         """Run the script as `__main__`; returns if a plain process would now end well, and raises otherwise."""
         sys.argv = [self.path, *words]
-        module = self._fresh_module("__main__")
-        if "__mp_main__" in sys.modules:  # multiprocessing's other name for it
-            sys.modules["__mp_main__"] = sys.modules["__main__"]
         try:
-            exec(self._code, module)
+            self._execute("__main__")
         except SystemExit as end:
             if end.code is not None and not (isinstance(end.code, int) and end.code == 0):
                 raise
@@ -633,10 +629,13 @@ class WarmScript:
             hide_own_frames()
             raise
 
-    def _fresh_module(self, name: str) -> Dict[str, Any]:
+    def _execute(self, name: str) -> None:
         module = sys.modules[name] = types.ModuleType(name)
+        if "__mp_main__" in sys.modules:  # multiprocessing's other name for the main module
+            sys.modules["__mp_main__"] = module
         module.__dict__.update(__file__=self.path, __builtins__=builtins)
-        return module.__dict__
+        # Compiled each time, since the compiler may have warnings for the log.
+        exec(compile(self._source, self.path, "exec", dont_inherit=True), module.__dict__)
 
     def _watch_exit_handlers(self) -> None:
         register = atexit.register
@@ -705,8 +704,8 @@ class ProcessState:
 
     def redirect_output(self, path: str) -> None:
         """Send all that is printed from now on, by this process or its children, to another file."""
-        sys.stdout.flush()
         sys.stderr.flush()
+        sys.stdout.flush()
         call_libc("fflush", None)  # what libraries print in C waits in a buffer of its own
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.dup2(fd, 1)
@@ -748,8 +747,8 @@ class ProcessState:
 
     def restore(self) -> None:
         """Put back what can be put back; raises whatever goes wrong."""
-        sys.stdout.flush()
         sys.stderr.flush()
+        sys.stdout.flush()
         os.chdir(self.directory)
         os.umask(self.umask)
         if dict(os.environ) != self.environment:

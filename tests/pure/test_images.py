@@ -90,7 +90,12 @@ def test_t14_s3_paths_are_not_supported_yet(path: str) -> None:
         normalized_path(path)
 
 
-@pytest.mark.parametrize("path", ["", " /a", "a/b", "./a", "../a", "~/a", "file:///a", "https://host/a", "\\a", "C:/a"])
+@pytest.mark.parametrize("path", [" /a/b", "/a/b ", "\t/a/b\n"])
+def test_t14_spaces_around_a_path_are_dropped(path: str) -> None:
+    assert normalized_path(path) == "/a/b"
+
+
+@pytest.mark.parametrize("path", ["", " ", "a/b", "./a", "../a", "~/a", "file:///a", "https://host/a", "\\a", "C:/a"])
 def test_t14_a_path_that_is_not_absolute_is_an_error(path: str) -> None:
     with pytest.raises(ValueError, match="not an absolute path"):
         normalized_path(path)

@@ -23,11 +23,10 @@ from runner_core import (
     start_runner,
     stop_job,
 )
-from runner_core.lease import Holder, look
+from runner_core.lease import Holder, lease_path, look
 from runner_core.processes import end_session, process_ids, session_members
 from runner_core.store.models import Job
 from runner_core.store.session import open_store
-from runner_core.submission import lease_path
 from tests.runner.workbench import Step, Workbench
 
 NEW = {"output": {"image_list_updates": [{"zarr_url": "{url}_n"}]}}
@@ -41,7 +40,7 @@ def wait_until(condition: Callable[[], object], *, seconds: float = 60.0) -> Non
 
 
 def holder(bench: Workbench, job_id: int) -> Holder:
-    return look(lease_path(bench.settings, job_id)).holder
+    return look(lease_path(bench.settings.runners_dir, job_id)).holder
 
 
 def wait_for_end(bench: Workbench, job_id: int) -> None:
@@ -55,7 +54,7 @@ def launch(bench: Workbench, *steps: Step, **request: object) -> int:
 
 
 def runner_pid(bench: Workbench, job_id: int) -> int:
-    process = look(lease_path(bench.settings, job_id)).process
+    process = look(lease_path(bench.settings.runners_dir, job_id)).process
     assert process is not None
     return process.pid
 

@@ -34,7 +34,7 @@ def test_the_door_has_the_reference_s_signature():
 
 
 def test_every_name_of_the_door_can_be_had():
-    assert sorted(runner_core.__all__) == runner_core.__all__
+    assert len(set(runner_core.__all__)) == len(runner_core.__all__)
     assert all(getattr(runner_core, name) for name in runner_core.__all__)
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = runner_core.no_such_name
@@ -259,3 +259,18 @@ def test_an_ended_job_is_not_run_again(bench: Workbench, caplog):
     assert again.urls == first.urls
     assert again.job.end_timestamp == first.job.end_timestamp
     assert f"job {job_id} is not submitted: it is done" in caplog.text
+
+
+def test_s6_a_range_that_does_not_fit_the_workflow_any_more_fails_the_job(bench: Workbench):
+    job_id = bench.job(Step(), Step())
+    with open_store(bench.settings.store_url).session(write=True) as session:
+        session.execute(update(Job).values(last_task_index=5))
+    ended = bench.submit(job_id)
+    assert ended.status == "failed"
+    assert "the task range 0 to 5 does not fit a workflow of 2 tasks" in ended.log
+
+
+def test_p2_a_reserved_argument_in_the_store_fails_the_job(bench: Workbench, backend: str):
+    ended = bench.run(Step({"zarr_url": "/elsewhere"}))
+    assert ended.log.startswith(f"JOB ERROR in Fractal job {ended.job.id}:")
+    assert "the workflow sets the reserved argument 'zarr_url'" in ended.log

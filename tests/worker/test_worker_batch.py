@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import time
 from pathlib import Path
 
@@ -271,16 +270,3 @@ def test_a_folder_may_be_called_anything(bench, warm, name):
     assert bench.start(plan).wait(timeout=60) == 0
     lines = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
     assert json.loads(lines[2]["output"]) == arguments
-
-
-def test_many_units_cost_little_more_than_starting_them(bench):
-    """The measure is the same commands started one after another with nothing around them."""
-    count = 400
-    start = time.perf_counter()
-    for _ in range(count):
-        subprocess.run(["/bin/true"], check=True)
-    bare = time.perf_counter() - start
-    start = time.perf_counter()
-    report = bench.run(["/bin/true"], count)
-    assert report.returncodes == [0] * count
-    assert time.perf_counter() - start < 3 * bare + 1

@@ -59,6 +59,7 @@ PRINTS = {
         print("one"); print("two", file=sys.stderr); print("three", flush=True)
         os.write(1, b"four\\n"); print("five")
     """,
+    "words that end no line": "print('out'); print('err', end='', file=sys.stderr)",
     "a child's words between": "print('one', flush=True); os.system('echo two'); print('three')",
     "words of a C library": "import ctypes; ctypes.CDLL(None).puts(b'from C'); print('from Python')",
     "bytes that are no text": "os.write(1, bytes(range(256)))",
@@ -146,6 +147,7 @@ SURROUNDINGS = {
             warnings.warn("take care")
         json.decoder.warnings = warnings
     """,
+    "a warning of the compiler": "print('seen' is 'seen')",
     "warnings that are off": "warnings.warn('seen'); warnings.simplefilter('ignore'); warnings.warn('unseen')",
     "warnings that are errors": "warnings.warn('seen'); warnings.simplefilter('error'); warnings.warn('raised')",
     "warnings in the log": "warnings.warn('seen'); logging.captureWarnings(True); warnings.warn('logged')",

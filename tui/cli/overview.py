@@ -10,7 +10,6 @@ from tui.cli.job import jobs_table
 from tui.cli.layout import counted, heading
 
 _SHOWN_ENDED = 5
-_LOOKED_AT = 200  # newest jobs among which those that run and ended last are found
 
 
 def print_overview(invocation: Invocation) -> None:
