@@ -208,7 +208,7 @@ async def _run_parallel_units(run: Run, task: WorkflowTask, arguments: Sequence[
     split = run.backend.split(units, meta=task.meta_parallel)
     batches = [(BatchFiles.parallel(task.order, number), batch) for number, batch in enumerate(split)]
     results = await part.run(batches)
-    return merged_outputs([parse_task_output(result.output) for result in results])
+    return merged_outputs(parse_task_output(result.output) for result in results)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -267,7 +267,7 @@ class _Part:
                 self.job.logger.warning("%s: %s", quoted(self.task.name), quoted(note, 2000))
             self.results.update((result.index, result) for result in item.results)
             if item.started or item.results:
-                events.append(_units_event(key, self.task.order, item))
+                events.append(units_event(key, self.task.order, item))
             if item.ended is not None:
                 del self.batches[key]
                 events.append({"event": "batch_ended", "key": key, "order": self.task.order, "reason": item.ended})
@@ -324,9 +324,11 @@ class _Part:
         unit, result = failed[0]
         log = read_excerpt(self.folder / UnitFiles(unit.name).log, _LOG_LIMIT)
         if result is not None and result.returncode is not None and result.returncode > 0:
-            return self._error(log or failure.headline, failure)
+            return self._error(log or f"{failure.headline}\n{failure.detail}", failure)
         info = f"Task failed with returncode={result.returncode}" if result else evidence[0].problem
-        report = process_report(command=self.command or "", stdout=log, stderr=None, info=info or failure.headline)
+        report = process_report(
+            command=self.command or "", files={"STDOUT AND STDERR": log}, info=info or failure.headline
+        )
         return JobExecutionError(report, kind=failure.kind, failure=failure)
 
     def _evidence(self, unit: Unit, result: UnitResult | None) -> UnitEvidence:
@@ -340,7 +342,8 @@ def _succeeded(result: UnitResult | None) -> bool:
     return result is not None and result.returncode == 0 and result.problem is None
 
 
-def _units_event(key: str, order: int, news: BatchNews) -> Json:
+def units_event(key: str, order: int, news: BatchNews) -> Json:
+    """What the journal notes of news of a batch."""
     done = [result.index for result in news.results if _succeeded(result)]
     failed = [result.index for result in news.results if not _succeeded(result)]
     return {

@@ -17,7 +17,7 @@ import posixpath
 import re
 import signal
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from runner_core.model import Failure, FailureKind
@@ -105,10 +105,11 @@ def _one_line(text: str, limit: int = 300) -> str:
     return line if line.isprintable() else ascii(line)[1:-1]
 
 
-def process_report(*, command: str, stdout: str | None, stderr: str | None, info: str) -> str:
-    """What is known of a process that failed, under the reference's four headings (E1).
+def process_report(*, command: str, files: Mapping[str, str | None], info: str) -> str:
+    """What is known of a process that failed, under the reference's headings (E1).
 
-    `stdout` and `stderr` are the contents of its files, `None` for a file that is missing.
+    `files` holds the contents of what it wrote by heading (STDOUT, STDERR, or both where they share a file), `None` for
+    a file that is missing.
     """
 
     def content(name: str, text: str | None) -> str:
@@ -116,8 +117,8 @@ def process_report(*, command: str, stdout: str | None, stderr: str | None, info
             return f"{name} file is missing"
         return f"{name} file is empty" if not text.strip() else f"{name}:\n{text}"
 
-    parts = [f"COMMAND:\n{command}", content("STDOUT", stdout), content("STDERR", stderr), f"ADDITIONAL INFO:\n{info}"]
-    return "\n\n".join(parts)
+    contents = [content(name, text) for name, text in files.items()]
+    return "\n\n".join([f"COMMAND:\n{command}", *contents, f"ADDITIONAL INFO:\n{info}"])
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -231,14 +231,18 @@ def _indented_json(value: Any) -> bytes:
         return json.dumps(value, indent=2).encode()
 
 
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 def read_excerpt(path: Path, limit: int) -> str | None:
     """Read a foreign text file: all of it, or its beginning and its end when it is longer than `limit` bytes.
 
     Whatever the bytes are, the result is valid Unicode without NUL characters (databases refuse those). `None` when
-    there is no such file.
+    there is no such file. A pipe in its place is not waited for.
     """
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_without_waiting) as file:
             size = os.fstat(file.fileno()).st_size
             if size <= limit:
                 data = file.read(limit)

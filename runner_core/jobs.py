@@ -8,11 +8,13 @@ successful task left is assembled into the dataset, as for any failed job.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import getpass
 import logging
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,12 +32,13 @@ from runner_core.conclusion import (
     success,
     write_conclusion,
 )
+from runner_core.engine import units_event
 from runner_core.failures import JobExecutionError, NotFound, Refused, quoted
 from runner_core.job_folder import PROJECT_ID, BatchFiles, JobFolder, job_folder_name
 from runner_core.job_record import JobRecord, NothingToRun, load_job, task_range
-from runner_core.journal import JobState, fold, read_events
+from runner_core.journal import BatchProgress, JobState, Journal, fold, read_events
 from runner_core.lease import Holder, Lease, LeaseReport, lease_path, look
-from runner_core.model import FailureKind, JobStatus, Json, Phase
+from runner_core.model import FailureKind, JobStatus, Json, Phase, TaskState
 from runner_core.settings import BACKENDS, Settings
 from runner_core.store.errors import dataset_is_busy
 from runner_core.store.models import Dataset, Job, Workflow, utc_now
@@ -241,14 +244,14 @@ def settle_job(settings: Settings, job_id: int, *, end_work: bool = False) -> bo
         record, state = _left_behind(store, job_id)
     except NothingToRun:
         return True
-    if living_work(record, state) and not end_work:
+    if not end_work and is_work_alive(record, state):
         return False
     try:
         lease = Lease.acquire(lease_path(settings.runners_dir, job_id))
     except Refused:
         return False
     try:
-        asyncio.run(_end_work(settings, living_work(record, state)))
+        state = _close_journal(record, state, asyncio.run(_harvest(settings, record, state)))
         conclusion = _conclusion_of_gone(record, report)
         write_conclusion(store, conclusion, state, job_id=job_id, dataset_id=record.dataset_id)
         if record.folder.path.is_dir():
@@ -270,26 +273,52 @@ def _left_behind(store: Store, job_id: int) -> tuple[JobRecord, JobState]:
     return record, fold(read_events(record.folder.journal))
 
 
-def living_work(record: JobRecord, state: JobState) -> list[tuple[Batch, Json | None]]:
-    """The batches of which something may still run, with their handles; what cannot be told counts as running."""
+def unfinished_batches(record: JobRecord, state: JobState) -> dict[str, tuple[Batch, BatchProgress]]:
+    """The batches of which the journal knows no end, by key."""
     names = {task.order: task.name for task in record.tasks}
-    living = []
+    batches = {}
     for key, progress in state.batches.items():
         if progress.ended is None:
             files = BatchFiles(key.removeprefix(f"job-{record.job_id}-"))
             folder = record.folder.task_folder(progress.order, names[progress.order])
-            batch = Batch(key, 1, folder, files, command=(), units=(), meta={})
-            if is_batch_alive(batch, progress.handle) is not False:
-                living.append((batch, progress.handle))
-    return living
+            batches[key] = Batch(key, 1, folder, files, command=(), units=(), meta={}), progress
+    return batches
 
 
-async def _end_work(settings: Settings, living: list[tuple[Batch, Json | None]]) -> None:
-    """End what outlived its runner; returns when it has ended."""
+def is_work_alive(record: JobRecord, state: JobState) -> bool:
+    """Whether anything still runs for a job; what cannot be told counts as running."""
+    batches = unfinished_batches(record, state).values()
+    return any(is_batch_alive(batch, progress.handle) is not False for batch, progress in batches)
+
+
+async def _harvest(settings: Settings, record: JobRecord, state: JobState) -> list[Json]:
+    """End what outlived its runner, and take in what it had finished; returns what the journal has to learn."""
     options = LocalOptions(parallel=1, grace_seconds=settings.stop_grace_seconds, environment={})
+    batches = unfinished_batches(record, state)
+    open_keys = set(batches)
+    events: list[Json] = []
     async with make_backend("local", local=options) as backend:
-        for batch, handle in living:
-            await backend.adopt(batch, handle)
+        for batch, progress in batches.values():
+            await backend.adopt(batch, progress.handle)
+        await backend.cancel(open_keys)
+        while open_keys:
+            for key, news in (await backend.poll(open_keys)).items():
+                order = batches[key][1].order
+                events.append(units_event(key, order, news))
+                if news.ended is not None:
+                    open_keys.discard(key)
+                    events.append({"event": "batch_ended", "key": key, "order": order, "reason": news.ended})
+    return events
+
+
+def _close_journal(record: JobRecord, state: JobState, events: list[Json]) -> JobState:
+    """Bring the journal of a job whose runner died up to what is known now; returns the state that it tells."""
+    running = [task.order for task in state.tasks.values() if task.state is TaskState.RUNNING]
+    events += [{"event": "task_ended", "order": order, "state": TaskState.FAILED} for order in running]
+    if events:
+        with contextlib.closing(Journal(record.folder.journal, clock=time.time)) as journal:
+            journal.append(*events)
+    return fold(read_events(record.folder.journal))
 
 
 def _conclusion_of_gone(record: JobRecord, report: LeaseReport) -> Conclusion:

@@ -241,7 +241,10 @@ def _units(state: JobState, event: Json) -> None:
 
 
 def _batch_ended(state: JobState, event: Json) -> None:
-    state.batches[event["key"]].ended = event["reason"]
+    batch = state.batches[event["key"]]
+    batch.ended = event["reason"]
+    if event["reason"] == "lost":
+        batch.failed |= batch.units - batch.done
 
 
 def _task_ended(state: JobState, event: Json) -> None:

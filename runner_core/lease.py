@@ -198,5 +198,5 @@ def look(path: Path, *, clock: Callable[[], float] = time.time) -> LeaseReport:
 def _holder(fd: int) -> ProcessId | None:
     try:
         return ProcessId.from_json(json.loads(os.pread(fd, 4096, 0)))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None

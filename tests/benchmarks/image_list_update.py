@@ -25,7 +25,7 @@ from runner_core.task_io import TaskOutput, merged_outputs, parse_task_output
 
 ZARR_DIR = "/data/plate.zarr"
 OUTPUT_TYPES = {"illumination_corrected": True}
-KINDS = ("add", "edit", "edit by units")
+KINDS = ("add", "edit", "edit_by_units")
 
 
 @dataclass(frozen=True)
@@ -147,22 +147,16 @@ def measure(kind: str, size: int) -> tuple[float, float]:
             floor.close()
 
 
-def run(sizes: Sequence[int] = (1_000, 5_000, 20_000, 100_000)) -> dict[str, Any]:
-    """Print and return seconds, ratio to the floor, and the exponent of growth from the size before (1: linear)."""
-    results: dict[str, Any] = {}
-    print(f"{'image list':<15}{'images':>9}{'seconds':>10}{'floor':>10}{'ratio':>8}{'growth':>8}")
+def run(sizes: Sequence[int] = (1_000, 5_000, 20_000, 100_000)) -> dict[str, float]:
+    """Seconds, their ratio to the floor's, and the exponent of growth from the size before (1 is linear)."""
+    figures: dict[str, float] = {}
     for kind in KINDS:
-        results[kind] = {}
         before: tuple[int, float] | None = None
         for size in sizes:
             seconds, floor = measure(kind, size)
-            growth = math.log(seconds / before[1], size / before[0]) if before else None
-            results[kind][size] = {"seconds": seconds, "floor": floor, "ratio": seconds / floor, "growth": growth}
-            shown = "" if growth is None else f"{growth:.2f}"
-            print(f"{kind:<15}{size:>9,}{seconds:>10.3f}{floor:>10.3f}{seconds / floor:>8.1f}{shown:>8}")
+            name = f"{kind}_{size:_}"
+            figures |= {f"{name}_seconds": seconds, f"{name}_floor_seconds": floor, f"{name}_ratio": seconds / floor}
+            if before is not None:
+                figures[f"{name}_growth"] = math.log(seconds / before[1], size / before[0])
             before = (size, seconds)
-    return results
-
-
-if __name__ == "__main__":
-    run()
+    return figures

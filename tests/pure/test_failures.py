@@ -83,7 +83,7 @@ def test_quoted_text_is_shown_as_it_is_if_it_can_be_read(text: object, shown: st
 def test_e1_a_report_has_the_four_headings_and_says_what_is_empty_or_missing(
     stdout: str | None, stderr: str | None, expected: str
 ) -> None:
-    assert process_report(command="cmd", stdout=stdout, stderr=stderr, info="info") == expected
+    assert process_report(command="cmd", files={"STDOUT": stdout, "STDERR": stderr}, info="info") == expected
 
 
 def test_e1_an_error_without_files_falls_back_to_its_text() -> None:

@@ -397,7 +397,7 @@ def test_a_run_is_told_in_full() -> None:
     assert (state.tasks[4].state, state.tasks[4].started, state.last_time) == (TaskState.RUNNING, 1002.0, 1007.0)
 
 
-def test_units_of_a_batch_that_has_ended_do_not_run_any_more() -> None:
+def test_units_of_a_lost_batch_have_failed_but_for_those_that_are_done() -> None:
     state = fold(
         numbered(
             [
@@ -410,4 +410,4 @@ def test_units_of_a_batch_that_has_ended_do_not_run_any_more() -> None:
             ]
         )
     )
-    assert state.unit_counts(0) == {"total": 3, "done": 1, "failed": 0, "running": 0, "pending": 2}
+    assert state.unit_counts(0) == {"total": 3, "done": 1, "failed": 2, "running": 0, "pending": 0}

@@ -70,6 +70,18 @@ def test_p2_the_names_that_the_runner_fills_in_are_reserved() -> None:
     assert filled_in == RESERVED_ARGUMENTS
 
 
+@pytest.mark.parametrize("name", sorted(RESERVED_ARGUMENTS))
+def test_p2_a_workflow_that_sets_a_reserved_name_is_a_clear_job_error(name: str) -> None:
+    for fill_in in (
+        lambda arguments: non_parallel_arguments([], zarr_dir=ZARR_DIR, takes_images=True, arguments=arguments),
+        lambda arguments: parallel_arguments([Image(A)], arguments=arguments),
+        lambda arguments: compound_arguments(InitTaskOutput(), arguments=arguments),
+    ):
+        with pytest.raises(JobExecutionError, match=f"reserved argument '{name}'") as caught:
+            fill_in({"mine": 1, name: "x"})
+        assert caught.value.kind is FailureKind.SETUP
+
+
 def test_p3_a_parallel_task_reads_one_url_and_its_arguments_in_each_unit() -> None:
     assert parallel_arguments([Image(B), Image(A)], arguments={"x": 1}) == [
         {"zarr_url": B, "x": 1},

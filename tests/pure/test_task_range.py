@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner_core.failures import Refused
-from runner_core.jobs import task_range
+from runner_core.job_record import task_range
 
 
 @pytest.mark.parametrize(

@@ -284,7 +284,7 @@ def end_workers(bench: Workbench, job_id: int) -> None:
 def test_s5_a_dead_runner_is_shown_and_what_was_finished_is_assembled(bench: Workbench, backend: str, tmp_path: Path):
     here = tmp_path / "here"
     waits = {"of_url": {bench.url("0_n"): {"touch": str(here), "wait_for": str(tmp_path / "never")}}}
-    job_id = launch(bench, Step(NEW), Step(waits), images=1)
+    job_id = launch(bench, Step(NEW, output_types={"made": True}), Step(waits), images=1)
     wait_until(here.exists)
     kill_runner(bench, job_id)
     end_workers(bench, job_id)
@@ -295,6 +295,8 @@ def test_s5_a_dead_runner_is_shown_and_what_was_finished_is_assembled(bench: Wor
     assert ended.failure["headline"].startswith("runner gone since 20")
     assert ended.statuses == [(0, "done"), (1, "failed")]
     assert ended.urls == [bench.url("0"), bench.url("0_n")]
+    assert [task["state"] for task in ended.outcome["tasks"]] == ["done", "failed"]
+    assert ended.outcome["tasks"][1]["units"] == {"total": 1, "done": 0, "failed": 1, "running": 0, "pending": 0}
     assert bench.job(Step(), dataset=1)  # the dataset is free again
 
 

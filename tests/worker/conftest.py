@@ -65,6 +65,12 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
 
 
+def reset_signals() -> None:
+    """As in a shell, also when the tests themselves run in its background."""
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_DFL)
+
+
 @dataclass
 class Bench:
     """Runs workers in one folder."""
@@ -147,6 +153,7 @@ class Bench:
                 stdout=file,
                 stderr=file,
                 check=False,
+                preexec_fn=reset_signals,
             )
         output = out_json.read_text() if out_json.exists() else None
         return process.returncode, log.read_text(errors="surrogateescape"), output
