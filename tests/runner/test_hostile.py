@@ -54,7 +54,7 @@ def test_a_full_disk_fails_the_job_and_leaves_the_dataset_whole(bench: Workbench
     new = {"output": {"image_list_updates": [{"zarr_url": "{url}_n"}]}}
     with mounted(small, "size=1m"):
         fills = {"of_url": {bench.url("0_n"): {"fill": str(small / "junk")}}}
-        ended = bench.run(Step(new), Step(fills), images=1)
+        ended = bench.run(Step(new, output_types={"made": True}), Step(fills), images=1)
     assert ended.status == "failed"
     assert "No space left on device" in ended.log
     assert ended.urls == [bench.url("0"), bench.url("0_n")]

@@ -13,10 +13,12 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     SpinnerColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
 )
+from rich.progress_bar import ProgressBar
 
 import runner_core
 from tui.cli.job_text import units_done
@@ -59,7 +61,7 @@ def count_bar(title: str, *, ascii_only: bool, low_bandwidth: bool) -> Iterator[
 def task_bars(*, ascii_only: bool, low_bandwidth: bool) -> Iterator[Callable[[Json], None]]:
     """Show a bar per task of a job, and one line for the job itself."""
     counts_column = TextColumn("{task.fields[counts]}", markup=False)
-    with _bars(BarColumn(), counts_column, ascii_only=ascii_only, low_bandwidth=low_bandwidth) as bars:
+    with _bars(_StillBarColumn(), counts_column, ascii_only=ascii_only, low_bandwidth=low_bandwidth) as bars:
         job_bar = bars.add_task("", total=None, counts="")
         task_bar: dict[int, TaskID] = {}
 
@@ -71,7 +73,9 @@ def task_bars(*, ascii_only: bool, low_bandwidth: bool) -> Iterator[Callable[[Js
                 _show_task(bars, task_bar[task["order"]], task)
             over = job["status"] != "submitted"
             phase = "zipping its files" if over and job["runner"]["state"] == "alive" else job["phase"]
-            bars.update(job_bar, description=f"Job {job['id']}", counts=phase, total=int(over) or None, completed=over)
+            done = sum(task["state"] == "done" for task in job["tasks"])
+            total = len(job["tasks"]) or None
+            bars.update(job_bar, description=f"Job {job['id']}", counts=phase, total=total, completed=done)
 
         yield show
 
@@ -87,6 +91,14 @@ def _show_task(bars: Progress, bar: TaskID, task: Json) -> None:
         bars.update(bar, completed=1, total=1)
     if task["ended"]:
         bars.stop_task(bar)
+
+
+class _StillBarColumn(BarColumn):
+    """A bar that stays empty, and does not move, while there is nothing to count."""
+
+    def render(self, task: Task) -> ProgressBar:
+        completed = task.completed if task.total else 0
+        return ProgressBar(total=task.total or 1, completed=completed, width=self.bar_width)
 
 
 class _AsciiConsole(Console):
