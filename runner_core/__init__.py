@@ -10,8 +10,8 @@ This package is the one door; everything outside imports these names from here a
 
 A pure *engine* decides (`engine`, `images`, `task_io`, `history`, `failures`), a *backend* executes (`backends`,
 `worker`), a *journal* remembers (`journal`, `job_folder`), a *store* shows (`store`, `documents`). `jobs` launches and
-stops, `lease` says who drives, `catalog` holds task packages and workflows. Names are loaded when they are first used,
-so that asking for help costs nothing.
+stops, `lease` says who drives, `settlement` concludes what a dead runner left, `catalog` holds task packages and
+workflows. Names are loaded when they are first used, so that asking for help costs nothing.
 """
 
 from __future__ import annotations
@@ -59,10 +59,11 @@ if TYPE_CHECKING:
     from runner_core.file_sources import FileEntry
     from runner_core.job_files import JobFiles
     from runner_core.job_reading import WORKFLOW_LOG, UnitLog, follow_file, job_folder_path, open_job_files, unit_logs
-    from runner_core.jobs import JobRequest, create_job, launch_job, settle_gone_jobs, start_runner, stop_job
+    from runner_core.jobs import JobRequest, create_job, launch_job, start_runner, stop_job
     from runner_core.launch_check import check_launch
     from runner_core.model import JobStatus, Phase, TaskState
     from runner_core.settings import Profile, Settings, UserSettings, read_settings
+    from runner_core.settlement import settle_gone_jobs
     from runner_core.submission import submit_workflow
     from runner_core.text import safe_line, safe_text
 
@@ -119,7 +120,7 @@ _ROOM_OF = {
     "safe_line": "text",
     "safe_text": "text",
     "scan_into_dataset": "catalog_door",
-    "settle_gone_jobs": "jobs",
+    "settle_gone_jobs": "settlement",
     "show_dataset": "documents",
     "show_job": "documents",
     "show_workflow": "documents",
