@@ -17,6 +17,7 @@ from runner_core.engine import DatasetState
 from runner_core.failures import JobExecutionError, OutOfReach, TaskExecutionError, failure_of_error
 from runner_core.history import failed_history
 from runner_core.images import Filters, image_list
+from runner_core.job_folder import read_excerpt
 from runner_core.job_record import JobRecord
 from runner_core.journal import JobState
 from runner_core.model import Failure, FailureKind, JobStatus, Json, Phase
@@ -25,6 +26,9 @@ from runner_core.store.session import Store
 
 _PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 60.0)
 """Seconds between the tries to write the end of a job: a week's work is not given up for a database's bad minute."""
+
+
+_LOG_LIMIT = 16 * 1024 * 1024  # bytes of workflow.log in the job's row
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,7 @@ def success(record: JobRecord, state: DatasetState) -> Conclusion:
     return Conclusion(
         JobStatus.DONE,
         Phase.DONE,
-        record.folder.workflow_log.read_text(encoding="utf-8", errors="replace"),
+        read_excerpt(record.folder.workflow_log, _LOG_LIMIT) or "",
         history=[*record.history, *state.history],
         filters=state.filters.to_json(),
         images=[image.to_json() for image in state.images.values()],
@@ -60,13 +64,14 @@ def success(record: JobRecord, state: DatasetState) -> Conclusion:
 def failure_before_start(error: BaseException) -> Conclusion:
     """Nothing was run (O2, O4): the dataset stays as it is."""
     failure = failure_of_error(error)
-    return Conclusion(JobStatus.FAILED, Phase.FAILED, _plain(f"{type(error).__name__}: {error}"), failure)
+    return Conclusion(JobStatus.FAILED, _phase_of(failure), _plain(f"{type(error).__name__}: {error}"), failure)
 
 
-def failure_during_run(record: JobRecord, error: BaseException, *, logger: logging.Logger) -> Conclusion:
-    """Assemble the dataset from what the last successful task left in the job folder (O7, E2, E3)."""
-    folder = record.folder
-    done = folder.read_state("history") or []
+def failure_during_run(
+    record: JobRecord, reached: DatasetState, error: BaseException, *, logger: logging.Logger
+) -> Conclusion:
+    """Assemble the dataset from the state that the last successful task reached (O7, E2, E3)."""
+    done = reached.history
     failed_id = error.workflow_task_id if isinstance(error, TaskExecutionError) else None
     history, known = failed_history(
         before=record.history,
@@ -85,13 +90,17 @@ def failure_during_run(record: JobRecord, error: BaseException, *, logger: loggi
     )
     return Conclusion(
         JobStatus.FAILED,
-        Phase.STOPPED if failure.kind is FailureKind.STOPPED else Phase.FAILED,
+        _phase_of(failure),
         _plain(error_text(record.job_id, error)),
         failure,
         history=history,
-        filters=folder.read_state("filters"),
-        images=folder.read_state("images"),
+        filters=reached.filters.to_json() if done else None,
+        images=[image.to_json() for image in reached.images.values()] if done else None,
     )
+
+
+def _phase_of(failure: Failure) -> Phase:
+    return Phase.STOPPED if failure.kind is FailureKind.STOPPED else Phase.FAILED
 
 
 def error_text(job_id: int, error: BaseException) -> str:
@@ -180,16 +189,25 @@ def task_documents(state: JobState) -> list[dict[str, Any]]:
     ]
 
 
-def is_complete(record: JobRecord) -> bool:
-    """Whether every task of the job is done, by what is in its folder."""
-    return len(record.folder.read_state("history") or []) == len(record.tasks)
+def state_left_behind(record: JobRecord) -> DatasetState:
+    """The state that the last successful task left in the job folder; that of the start if there was none (E3).
 
-
-def completed_state(record: JobRecord) -> DatasetState:
-    """The state that the last task of a complete job left in its folder."""
+    Raises `JobExecutionError` that names the files when they are not what the runner wrote.
+    """
     folder = record.folder
-    return DatasetState(
-        image_list(folder.read_state("images") or []),
-        Filters.from_json(folder.read_state("filters")),
-        tuple(folder.read_state("history") or []),
-    )
+    try:
+        history = folder.read_state("history") or []
+        if not history:
+            return record.state
+        done = [item["workflowtask"]["id"] for item in history]
+        if done != [task.id for task in record.tasks[: len(done)]]:
+            raise ValueError("the history is not that of the job's tasks")
+        filters = folder.read_state("filters")
+        images: Any = folder.read_state("images")
+        return DatasetState(image_list(images), Filters.from_json(filters), tuple(history))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, JobExecutionError) as error:
+        raise JobExecutionError(
+            f"history.json, filters.json or images.json in {folder.path} were changed by somebody ({error}); "
+            "the dataset stays as it was",
+            kind=FailureKind.INTERNAL,
+        ) from None

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import getpass
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from runner_core.backends import AVAILABLE
 from runner_core.failures import NotFound, Refused, quoted
 from runner_core.job_folder import PROJECT_ID, JobFolder, job_folder_name
 from runner_core.job_record import task_range
-from runner_core.lease import Holder, Lease, lease_path, look
+from runner_core.lease import Holder, Lease, lease_path, look, runner_log
 from runner_core.model import JobStatus
 from runner_core.settings import BACKENDS, Settings
 from runner_core.settlement import settle_job, settle_job_of
@@ -48,16 +50,21 @@ class JobRequest:
 
 
 def create_job(settings: Settings, request: JobRequest) -> int:
-    """Make the row of a job (S1-S4, S6) and return its id; nothing runs yet.
+    """Make the row of a job (S1-S4, S6) for `submit_workflow`, and return its id; nothing runs yet.
 
     Raises `NotFound` for an unknown workflow or dataset, `Refused` for a busy dataset, an empty workflow, a bad range
     or settings that the backend cannot work with.
     """
+    return _make_job(settings, request, claim=lambda _job_id: None)
+
+
+def _make_job(settings: Settings, request: JobRequest, *, claim: Callable[[int], None]) -> int:
+    """Make the row of a job; `claim` is called with its id before anybody else can see it."""
     backend, profile_name, account = backend_of(settings, request)
     settle_job_of(settings, request.dataset)
     now = utc_now()
     try:
-        with open_store(settings.store_url).session(write=True) as session:
+        with open_store(settings.store).session(write=True) as session:
             workflow = find_workflow(session, request.workflow)
             dataset = find_dataset(session, request.dataset)
             first, last = task_range(request.first_task_index, request.last_task_index, len(workflow.task_list))
@@ -80,6 +87,7 @@ def create_job(settings: Settings, request: JobRequest) -> int:
             session.flush()
             folder = settings.jobs_dir / job_folder_name(workflow_id=workflow.id, job_id=job.id, created=now)
             job.working_dir = job.working_dir_user = str(folder)
+            claim(job.id)
             return job.id
     except IntegrityError as error:
         if not dataset_is_busy(error):
@@ -127,17 +135,36 @@ def _dataset_dump(dataset: Dataset) -> dict[str, object]:
 
 
 def launch_job(settings: Settings, request: JobRequest) -> int:
-    """Make a job and start its runner, which outlives this process; returns the job's id. Errors as `create_job`."""
-    job_id = create_job(settings, request)
-    start_runner(settings, job_id)
+    """Make a job and start its runner, which outlives this process; returns the job's id. Errors as `create_job`.
+
+    The lease is taken before the job is visible: there is no moment in which it seems to be nobody's.
+    """
+    leases: list[Lease] = []
+    try:
+        job_id = _make_job(settings, request, claim=lambda job_id: leases.append(_take(settings, job_id)))
+    except BaseException:
+        for lease in leases:
+            lease.release()
+        raise
+    _start_runner(settings, job_id, leases[0])
     return job_id
 
 
 def start_runner(settings: Settings, job_id: int) -> None:
     """Start the runner process of a submitted job; raises `Refused` if it has one already."""
-    lease = Lease.acquire(lease_path(settings.runners_dir, job_id))
-    output = os.open(runner_log(settings, job_id), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    _start_runner(settings, job_id, _take(settings, job_id))
+
+
+def _take(settings: Settings, job_id: int) -> Lease:
+    return Lease.acquire(lease_path(settings.runners_dir, job_id))
+
+
+def _start_runner(settings: Settings, job_id: int, lease: Lease) -> None:
+    output = None
+    held_back = {signal.SIGHUP, signal.SIGTERM}  # until the runner can heed them
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, held_back)
     try:
+        output = os.open(runner_log(settings.runners_dir, job_id), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         runner = subprocess.Popen(
             [sys.executable, "-m", "runner_core.runner", str(job_id)],
             stdin=subprocess.DEVNULL,
@@ -151,9 +178,12 @@ def start_runner(settings: Settings, job_id: int) -> None:
         lease.name_holder(runner.pid)
     except BaseException:
         lease.abandon()
+        settle_job(settings, job_id)
         raise
     finally:
-        os.close(output)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if output is not None:
+            os.close(output)
     lease.pass_on()
 
 
@@ -162,12 +192,9 @@ def _absolute(settings: Settings) -> dict[str, str]:
     values = {"PILOTHOUSE_HOME": settings.home, "PILOTHOUSE_LOCAL_CONFIG_FILE": settings.local_config_file}
     values |= {"PILOTHOUSE_CACHE_DIR": settings.cache_dir}
     paths = {name: str(value) for name, value in values.items() if value is not None}
-    return paths | {"PILOTHOUSE_DATABASE_URL": open_store(settings.store_url).url}
-
-
-def runner_log(settings: Settings, job_id: int) -> Path:
-    """Name the file that takes what the runner process itself prints."""
-    return settings.runners_dir / f"job_{job_id:07d}.log"
+    if settings.database_url:
+        paths["PILOTHOUSE_DATABASE_URL"] = open_store(settings.database_url).url
+    return paths
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -179,12 +206,13 @@ def stop_job(settings: Settings, job_id: int) -> None:
 
     Raises `NotFound` for an unknown job and `Refused` for one that has ended.
     """
-    with open_store(settings.store_url).session() as session:
+    with open_store(settings.store).session() as session:
         job = session.get(Job, job_id)
     if job is None:
         raise NotFound(f"there is no job {job_id}", hint="pilothouse job list shows them")
     if job.status != JobStatus.SUBMITTED:
-        raise Refused(f"job {job_id} is not running: it is {job.status}")
+        phase = (job.outcome or {}).get("phase", job.status)
+        raise Refused(f"job {job_id} is not running: it is {phase}")
     JobFolder(Path(job.working_dir or "")).request_stop()
     holder = look(lease_path(settings.runners_dir, job_id)).holder
     if holder in {Holder.GONE, Holder.NONE}:

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from runner_core.failures import Refused
+from runner_core.failures import PilothouseError, Refused
 from runner_core.job_folder import sync_folder
 from runner_core.model import Json, Phase, TaskState
 
@@ -114,10 +114,10 @@ def parse_events(data: bytes) -> Iterator[Json]:
 
 
 def read_events(path: Path) -> list[Json]:
-    """Read the whole events of a journal file; none if there is no such file."""
+    """Read the whole events of a journal file; none if there is no such file, or none that can be read."""
     try:
         return list(parse_events(path.read_bytes()))
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError:
         return []
 
 
@@ -206,6 +206,14 @@ def fold(events: Iterable[Json]) -> JobState:
         if apply is not None:
             apply(state, event)
     return state
+
+
+def known_state(path: Path) -> JobState:
+    """What a journal file tells, and nothing where somebody damaged it: tasks can write into this folder, too."""
+    try:
+        return fold(read_events(path))
+    except (PilothouseError, KeyError, TypeError, ValueError):
+        return JobState()
 
 
 def _job(state: JobState, event: Json) -> None:

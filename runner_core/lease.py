@@ -36,6 +36,11 @@ def lease_path(runners_dir: Path, job_id: int) -> Path:
     return runners_dir / f"job_{job_id:07d}.lease"
 
 
+def runner_log(runners_dir: Path, job_id: int) -> Path:
+    """Name the file that takes what the runner process itself prints."""
+    return runners_dir / f"job_{job_id:07d}.log"
+
+
 class Holder(StrEnum):
     """What is known of the process that drives a job."""
 

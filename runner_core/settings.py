@@ -104,9 +104,9 @@ class Settings(BaseSettings):
         return env_settings, init_settings
 
     @property
-    def store_url(self) -> str:
-        """The SQLAlchemy URL of the store."""
-        return self.database_url or f"sqlite:///{self.home / 'store.db'}"
+    def store(self) -> str | Path:
+        """Where the store is: a SQLAlchemy URL, or the file of the default SQLite store."""
+        return self.database_url or self.home / "store.db"
 
     @property
     def jobs_dir(self) -> Path:

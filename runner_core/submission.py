@@ -33,7 +33,7 @@ from runner_core.engine import Run, run_tasks
 from runner_core.failures import JobExecutionError, PilothouseError
 from runner_core.job_folder import JobFolder
 from runner_core.job_record import JobRecord, NothingToRun, load_job
-from runner_core.journal import JobState, Journal, fold, read_events
+from runner_core.journal import JobState, Journal, known_state
 from runner_core.lease import Lease, lease_path
 from runner_core.model import FailureKind
 from runner_core.settings import Settings, UserSettings, read_settings
@@ -63,7 +63,7 @@ async def submit_workflow(
     lease = Lease.inherited_or_acquired(lease_path(settings.runners_dir, job_id))
     beat = asyncio.create_task(lease.beat())
     try:
-        store = open_store(settings.store_url)
+        store = open_store(settings.store)
         submission = _Submission(
             settings=settings,
             store=store,
@@ -124,8 +124,8 @@ class _Submission:
                 self._log_start(record, worker_init=worker_init, slurm_user=slurm_user)
                 conclusion = await self._run_tasks(record, backend)
         except OSError as error:  # the log itself cannot be written
-            conclusion = failure_during_run(record, error, logger=self._logger)
-        await self._conclude(conclusion, fold(read_events(record.folder.journal)))
+            conclusion = failure_during_run(record, record.state, error, logger=self._logger)
+        await self._conclude(conclusion, known_state(record.folder.journal))
         await self._put_away(record.folder, conclusion)
 
     def _load(self) -> JobRecord:
@@ -165,11 +165,13 @@ class _Submission:
             f"last task index: {record.last_task_index}",
         ):
             self._logger.info(line)
+        if record.backend != self._settings.runner_backend:
+            self._logger.warning("the job was made for the backend %s", record.backend)
         if worker_init:
             self._logger.warning("worker_init is for Slurm's submission script; this backend makes no use of it")
 
     async def _run_tasks(self, record: JobRecord, backend: Backend) -> Conclusion:
-        folder = record.folder
+        folder, state = record.folder, record.state
         try:
             with contextlib.closing(Journal(folder.journal, clock=time.time)) as journal:
                 journal.append(_job_event(record, self._settings.runner_backend))
@@ -184,14 +186,15 @@ class _Submission:
                         max_units=self._settings.max_units_per_task,
                         stop_requested=folder.stop_requested,
                     )
-                    state = await run_tasks(run, record.tasks, record.state)
+                    async for reached in run_tasks(run, record.tasks, record.state):
+                        state = reached
             self._logger.info("END workflow")
             return success(record, state)
         except asyncio.CancelledError:
             error = JobExecutionError("the process that ran the job was told to end", kind=FailureKind.LOST)
-            return failure_during_run(record, error, logger=self._logger)
+            return failure_during_run(record, state, error, logger=self._logger)
         except Exception as error:  # noqa: BLE001 - every failure is assembled and told (O7)
-            conclusion = failure_during_run(record, error, logger=self._logger)
+            conclusion = failure_during_run(record, state, error, logger=self._logger)
             self._logger.error("FAILED: %s", conclusion.headline)
             return conclusion
 

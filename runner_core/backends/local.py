@@ -80,6 +80,11 @@ def _positive(value: Any, *, where: str) -> int:
     return value
 
 
+def task_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """The part of this process's environment that is a task's business: our settings may hold a password."""
+    return {name: value for name, value in environment.items() if not name.startswith("PILOTHOUSE_")}
+
+
 def find_worker(plan: Path) -> ProcessId | None:
     """Find the worker that runs this plan on this machine, by its command line."""
     wanted = os.fsencode(plan)
@@ -166,6 +171,7 @@ class LocalBackend:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
+                env=task_environment(os.environ),
                 start_new_session=True,
             )
 

@@ -41,22 +41,21 @@ class ResultReader:
         for line in lines:
             try:
                 event = json.loads(line)
-            except ValueError:
+                kind = event["event"]
+                if kind == "begin":
+                    self._begin(event)
+                elif not self._ours:
+                    continue
+                elif kind == "start":
+                    started.append(int(event["unit"]))
+                elif kind == "end":
+                    results.append(_result(event, attempt=self._attempt, host=self.worker_host))
+                elif kind == "note":
+                    notes.append(str(event["text"]))
+                elif kind == "finish":
+                    self._ended = str(event["reason"])
+            except (ValueError, TypeError, KeyError, RecursionError):  # tasks can write into this folder, too
                 notes.append(f"a line of {self._path.name} cannot be read and was passed over")
-                continue
-            kind = event["event"]
-            if kind == "begin":
-                self._begin(event)
-            elif not self._ours:
-                continue
-            elif kind == "start":
-                started.append(event["unit"])
-            elif kind == "end":
-                results.append(_result(event, attempt=self._attempt, host=self.worker_host))
-            elif kind == "note":
-                notes.append(event["text"])
-            elif kind == "finish":
-                self._ended = event["reason"]
         return BatchNews(tuple(started), tuple(results), tuple(notes), self._ended)
 
     def _begin(self, event: Json) -> None:
@@ -88,7 +87,7 @@ class ResultReader:
 
 def _result(event: Json, *, attempt: int, host: str | None) -> UnitResult:
     return UnitResult(
-        index=event["unit"],
+        index=int(event["unit"]),
         attempt=attempt,
         returncode=event["returncode"],
         output=event["output"],

@@ -157,10 +157,12 @@ class Sqlite(Database):
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def database_at(url: str, *, lock_timeout: float, mountinfo: str | None = None) -> Database:
-    """The database that a SQLAlchemy URL names; `BadInput` when it names none that can hold a store."""
+def database_at(where: str | Path, *, lock_timeout: float, mountinfo: str | None = None) -> Database:
+    """The SQLite file, or the database that a SQLAlchemy URL names; `BadInput` when it can hold no store."""
+    if isinstance(where, Path):
+        return Sqlite(URL.create("sqlite", database=str(where)), lock_timeout=lock_timeout, mountinfo=mountinfo)
     try:
-        parsed = make_url(url)
+        parsed = make_url(where)
     except (ArgumentError, ValueError):  # its text holds the URL, and the URL may hold a password
         raise BadInput(
             "PILOTHOUSE_DATABASE_URL is not a database URL",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
@@ -62,8 +63,8 @@ class Store:
         self.engine.dispose()
 
 
-def open_store(url: str, *, lock_timeout: float = 30.0, mountinfo: str | None = None) -> Store:
-    """Open the store at a SQLAlchemy URL, made or brought up to date if need be.
+def open_store(where: str | Path, *, lock_timeout: float = 30.0, mountinfo: str | None = None) -> Store:
+    """Open the store at a SQLAlchemy URL, or in an SQLite file, made or brought up to date if need be.
 
     `lock_timeout` (seconds) bounds how long a session waits for others. `mountinfo` stands in for
     `/proc/self/mountinfo`. Opening an up-to-date store takes about a millisecond.
@@ -71,7 +72,7 @@ def open_store(url: str, *, lock_timeout: float = 30.0, mountinfo: str | None = 
     Raises `BadInput` for a URL or a file that cannot be used, `OutOfReach` for a server that does not answer,
     `Refused` for a store made by a newer version of this program.
     """
-    database = database_at(url, lock_timeout=lock_timeout, mountinfo=mountinfo)
+    database = database_at(where, lock_timeout=lock_timeout, mountinfo=mountinfo)
     with told_clearly(database.name, writes=True), database.opening():
         bring_up_to_date(database)
     return Store(database)

@@ -31,7 +31,7 @@ def make_jobs(count: int) -> None:
     """A store with that many jobs that have ended."""
     outcome = {"phase": "done", "failure": None, "tasks": []}
     job = {"status": "done", "backend": "local", "first_task_index": 0, "last_task_index": 0, "outcome": outcome}
-    with open_store(read_settings().store_url).session(write=True) as session:
+    with open_store(read_settings().store).session(write=True) as session:
         session.execute(insert(Job), [job] * count)
 
 

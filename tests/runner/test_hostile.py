@@ -91,7 +91,7 @@ def test_100_000_images_go_through_a_task(bench: Workbench):
 def test_an_image_list_that_changed_meanwhile_is_not_loaded_for_nothing(bench: Workbench):
     """A list of datasets never loads image lists: the column is deferred."""
     bench.dataset(3)
-    with open_store(bench.settings.store_url).session() as session:
+    with open_store(bench.settings.store).session() as session:
         row = session.get(Dataset, 1)
         assert "images" not in row.__dict__
         assert row.image_count == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from runner_core import (
     JobRequest,
     NotFound,
     Refused,
+    Settings,
     create_job,
     launch_job,
     settle_gone_jobs,
@@ -103,7 +105,7 @@ def test_s1_a_busy_dataset_is_refused_and_the_job_named(bench: Workbench):
 def test_s1_one_submitted_job_per_dataset_is_a_rule_of_the_database(bench: Workbench):
     bench.job(Step())
     row = Job(dataset_id=1, backend="local", first_task_index=0, last_task_index=0)
-    with pytest.raises(IntegrityError), open_store(bench.settings.store_url).session(write=True) as session:
+    with pytest.raises(IntegrityError), open_store(bench.settings.store).session(write=True) as session:
         session.add(row)
 
 
@@ -373,3 +375,171 @@ def test_a_job_whose_tasks_were_all_done_when_its_runner_died_is_done(bench: Wor
     assert ended.status == "done"
     assert ended.statuses == [(0, "done")]
     assert len(ended.urls) == 4
+
+
+# -- what the runner, its files and its launcher can meet
+
+
+def script(bench: Workbench, tmp_path: Path, code: str) -> Step:
+    """A non-parallel task that runs some code; `job` is the job folder, `out` the output file."""
+    path = tmp_path / "evil_task.py"
+    path.write_text(
+        f"import json, sys\nfrom pathlib import Path\nout = Path(sys.argv[4])\njob = out.parents[1]\n{code}\n"
+    )
+    return Step(type="non_parallel", command=f"{sys.executable} {path}")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "(job / 'history.json').write_text('{broken'); sys.exit(3)",
+        "(job / 'history.json').write_text('3'); sys.exit(3)",
+        "(job / 'events.jsonl').unlink(); (job / 'events.jsonl').mkdir(); sys.exit(3)",
+        "(job / 'events.jsonl').write_text('[]\\n{}\\n'); sys.exit(3)",
+    ],
+)
+def test_a_task_that_damages_what_the_runner_wrote_fails_the_job_and_not_the_dataset(bench, tmp_path, code):
+    ended = bench.run(Step(NEW), script(bench, tmp_path, code), images=1)
+    assert ended.status == "failed"
+    assert ended.statuses == [(0, "done"), (1, "failed")]
+    assert ended.urls == [bench.url("0"), bench.url("0_n")]
+
+
+def test_a_task_that_removes_the_log_does_not_fail_a_job_that_is_done(bench, tmp_path):
+    ended = bench.run(script(bench, tmp_path, "(job / 'workflow.log').unlink()"))
+    assert ended.status == "done"
+
+
+def test_lines_that_are_no_results_are_passed_over_and_said(bench, tmp_path):
+    code = "(out.parent / '0.results.jsonl').open('a').write('[1]\\n{\"event\":3}\\n{}\\n')"
+    ended = bench.run(script(bench, tmp_path, code))
+    assert ended.status == "done"
+    assert "cannot be read and was passed over" in ended.log
+
+
+@pytest.mark.parametrize("damage", ["{broken", "3", "[3]"])
+def test_a_dead_runner_s_job_is_settled_also_when_its_files_are_damaged(bench, tmp_path, damage):
+    here = tmp_path / "here"
+    job_id = launch(bench, Step(NEW), Step({"touch": str(here), "wait_for": str(tmp_path / "never")}), images=1)
+    wait_until(here.exists)
+    kill_runner(bench, job_id)
+    end_workers(bench, job_id)
+    (bench.ended(job_id).folder / "history.json").write_text(damage)
+    settle_gone_jobs(bench.settings)
+    ended = bench.ended(job_id)
+    assert ended.status == "failed"
+    assert "were changed by somebody" in ended.log
+    assert ended.urls == [bench.url("0")]
+
+
+@pytest.mark.parametrize(("number", "phase"), [(signal.SIGHUP, "done"), (signal.SIGTERM, "stopped")])
+def test_a_signal_in_the_runner_s_first_moment_is_heeded_when_it_is_ready(bench, number, phase):
+    job_id = launch(bench, Step(NEW))
+    os.kill(runner_pid(bench, job_id), number)
+    wait_for_end(bench, job_id)
+    assert bench.ended(job_id).outcome["phase"] == phase
+
+
+def test_a_runner_that_dies_before_it_made_the_folder_adds_nothing_to_the_history(bench):
+    job_id = launch(bench, Step(NEW))
+    kill_runner(bench, job_id)
+    settle_gone_jobs(bench.settings)
+    ended = bench.ended(job_id)
+    assert ended.outcome["phase"] == "runner gone"
+    assert ended.history == []
+
+
+def test_a_profile_that_vanished_is_the_reason_that_the_job_gives(bench):
+    bench.settings.home.mkdir(parents=True, exist_ok=True)
+    config = bench.settings.home / "config.toml"
+    config.write_text('[profiles.here]\nbackend = "local"\n')
+    job_id = bench.job(Step(), profile="here")
+    config.write_text("")
+    start_runner(bench.settings, job_id)
+    wait_for_end(bench, job_id)
+    assert "there is no profile 'here'" in bench.ended(job_id).log
+
+
+def test_what_a_dead_runner_said_last_is_told(bench):
+    bench.settings.home.mkdir(parents=True, exist_ok=True)
+    job_id = bench.job(Step())
+    settings = bench.settings
+    (settings.home / "config.toml").write_text("broken = [")
+    start_runner(settings, job_id)
+    wait_until(lambda: holder_of(settings, job_id) is Holder.GONE)
+    (settings.home / "config.toml").unlink()
+    settle_gone_jobs(bench.settings)
+    assert "config.toml cannot be read" in bench.ended(job_id).log
+
+
+def holder_of(settings: Settings, job_id: int) -> Holder:
+    return look(lease_path(settings.runners_dir, job_id)).holder
+
+
+def test_a_zip_that_the_runner_could_not_finish_is_made_by_whoever_finds_it(bench, monkeypatch):
+    job_id = bench.job(Step(NEW))
+
+    class Killed(BaseException):
+        pass
+
+    def die(*_: object, **__: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("runner_core.submission.archive_folder", die)
+        with pytest.raises(Killed):
+            bench.submit(job_id)
+    ended = bench.ended(job_id)
+    assert ended.status == "done"
+    assert not ended.zip.exists()
+    settle_gone_jobs(bench.settings)
+    assert ended.zip.exists()
+    assert not ended.folder.exists()
+    assert list(bench.settings.runners_dir.glob("*.lease")) == []
+
+
+def test_the_door_can_be_used_from_inside_an_event_loop(bench, tmp_path):
+    here = tmp_path / "here"
+    job_id = launch(bench, Step({"touch": str(here), "wait_for": str(tmp_path / "never")}), images=1)
+    wait_until(here.exists)
+    kill_runner(bench, job_id)
+
+    async def use() -> int:
+        settle_gone_jobs(bench.settings)
+        stop_job(bench.settings, job_id)
+        return launch_job(bench.settings, JobRequest(bench.workflow(Step(NEW)), 1))
+
+    second = asyncio.run(use())
+    wait_for_end(bench, second)
+    assert bench.ended(job_id).outcome["phase"] == "stopped"
+    assert bench.ended(second).status == "done"
+
+
+def test_a_launch_that_fails_leaves_no_job_behind(bench):
+    bench.dataset(1)
+    workflow = bench.workflow(Step())
+    bench.settings.runners_dir.mkdir(parents=True)
+    bench.settings.runners_dir.rmdir()
+    bench.settings.runners_dir.write_text("not a folder")
+    with pytest.raises(OSError, match="runners"):
+        launch_job(bench.settings, JobRequest(workflow, 1))
+    bench.settings.runners_dir.unlink()
+    assert create_job(bench.settings, JobRequest(workflow, 1)) >= 1
+
+
+def test_tasks_do_not_see_our_settings(bench, monkeypatch):
+    monkeypatch.setenv("PILOTHOUSE_SECRET", "password")
+    ended = bench.run(Step({"environment": ["PILOTHOUSE_SECRET", "PILOTHOUSE_HOME", "PATH"]}), images=1)
+    log = ended.read("0_toy_task/0_par_0000000.log")
+    assert "'PILOTHOUSE_SECRET': None, 'PILOTHOUSE_HOME': None, 'PATH': '/" in log
+
+
+def test_a_home_with_characters_of_urls_holds_its_own_store(bench, tmp_path, monkeypatch):
+    home = tmp_path / "h?a#b%20c"
+    monkeypatch.setenv("PILOTHOUSE_HOME", str(home))
+    job_id = launch(bench, Step(NEW))
+    wait_for_end(bench, job_id)
+    assert bench.ended(job_id).status == "done"
+    assert (home / "store.db").exists()
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("h?")) == [home.name]
+    assert not (tmp_path / "h").exists()

@@ -115,7 +115,7 @@ def test_s3_the_dumps_leave_out_what_grows(bench: Workbench):
 
 
 def test_o1_a_job_that_does_not_exist_is_only_logged(bench: Workbench, caplog: pytest.LogCaptureFixture):
-    open_store(bench.settings.store_url)
+    open_store(bench.settings.store)
     import asyncio
 
     asyncio.run(submit_workflow(workflow_id=1, dataset_id=1, job_id=99, user_settings=UserSettings()))
@@ -125,7 +125,7 @@ def test_o1_a_job_that_does_not_exist_is_only_logged(bench: Workbench, caplog: p
 @pytest.mark.parametrize(("table", "word"), [(Dataset, "dataset"), (Workflow, "workflow")])
 def test_o1_a_missing_dataset_or_workflow_fails_the_job(bench: Workbench, table: type, word: str):
     job_id = bench.job(Step())
-    store = open_store(bench.settings.store_url)
+    store = open_store(bench.settings.store)
     with store.session() as session:
         job = session.get(Job, job_id)
     with store.session(write=True) as session:
@@ -177,7 +177,7 @@ def test_o4_a_folder_that_cannot_be_made_changes_neither_history_nor_disk(bench:
 
 def test_o9_the_local_backends_need_one_folder_for_both_sides(bench: Workbench, backend: str):
     job_id = bench.job(Step())
-    with open_store(bench.settings.store_url).session(write=True) as session:
+    with open_store(bench.settings.store).session(write=True) as session:
         session.execute(update(Job).values(working_dir_user="/elsewhere"))
     ended = bench.submit(job_id)
     assert ended.status == "failed"
@@ -263,7 +263,7 @@ def test_an_ended_job_is_not_run_again(bench: Workbench, caplog):
 
 def test_s6_a_range_that_does_not_fit_the_workflow_any_more_fails_the_job(bench: Workbench):
     job_id = bench.job(Step(), Step())
-    with open_store(bench.settings.store_url).session(write=True) as session:
+    with open_store(bench.settings.store).session(write=True) as session:
         session.execute(update(Job).values(last_task_index=5))
     ended = bench.submit(job_id)
     assert ended.status == "failed"

@@ -45,7 +45,7 @@ class Ended:
     """A job that has ended, as the store and its folder show it."""
 
     def __init__(self, settings: Settings, job_id: int) -> None:
-        with open_store(settings.store_url).session() as session:
+        with open_store(settings.store).session() as session:
             self.job = session.get(Job, job_id)
             assert self.job is not None
             self.log = self.job.log or ""
@@ -141,7 +141,7 @@ class Workbench:
         return self._add(workflow)
 
     def _add(self, row: Any) -> int:
-        with open_store(self.settings.store_url).session(write=True) as session:
+        with open_store(self.settings.store).session(write=True) as session:
             session.add(row)
             session.flush()
             return row.id
@@ -152,7 +152,7 @@ class Workbench:
         return create_job(self.settings, JobRequest(workflow, dataset, **request))
 
     def submit(self, job_id: int, **more: Any) -> Ended:
-        with open_store(self.settings.store_url).session() as session:
+        with open_store(self.settings.store).session() as session:
             job = session.get(Job, job_id)
         keywords = {
             "workflow_id": job.workflow_id,
