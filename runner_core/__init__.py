@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         show_job,
         show_workflow,
         store_exists,
+        workflow_statuses,
     )
     from runner_core.failures import (
         BadInput,
@@ -129,6 +130,7 @@ _ROOM_OF = {
     "store_exists": "documents",
     "submit_workflow": "submission",
     "unit_logs": "job_reading",
+    "workflow_statuses": "documents",
 }
 
 __all__ = [
@@ -191,6 +193,7 @@ __all__ = [
     "store_exists",
     "submit_workflow",
     "unit_logs",
+    "workflow_statuses",
 ]
 
 

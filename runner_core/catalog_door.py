@@ -36,14 +36,14 @@ def collect_tasks(
 
     Errors as of `catalog.collect.collect_package`; `report` is given one line per step.
     """
-    store = open_store(settings.store_url)
+    store = open_store(settings.store)
     package = collect.collect_package(store, spec, envs_dir=settings.envs_dir, python=python, report=report)
     return documents.list_tasks(settings, package_id=package.id)
 
 
 def register_tasks(settings: Settings, *, interpreter: Path, package: str) -> list[Json]:
     """Collect a package of an environment that exists; returns its tasks as `list_tasks` has them."""
-    store = open_store(settings.store_url)
+    store = open_store(settings.store)
     row = collect.register_environment(store, interpreter=interpreter, package=package)
     return documents.list_tasks(settings, package_id=row.id)
 
@@ -54,7 +54,7 @@ def remove_tasks(settings: Settings, package: str) -> Json:
     Raises `NotFound`, and `Refused` while a workflow uses one of its tasks or when several packages are meant.
     """
     row = _package_row(documents.list_packages(settings), package)
-    packages.remove_package(open_store(settings.store_url), row["id"], envs_dir=settings.envs_dir)
+    packages.remove_package(open_store(settings.store), row["id"], envs_dir=settings.envs_dir)
     return row
 
 
@@ -79,20 +79,20 @@ def import_workflow(settings: Settings, document: bytes, *, name: str | None = N
 
     Raises `BadInput` with the exact field, or `NotFound` with the commands that collect the tasks that are missing.
     """
-    with open_store(settings.store_url).session(write=True) as session:
+    with open_store(settings.store).session(write=True) as session:
         workflow_id = workflows.import_workflow(session, document, name=name).id
     return documents.show_workflow(settings, workflow_id)
 
 
 def export_workflow(settings: Settings, key: int | str) -> Json:
     """Write a workflow as a document that `import_workflow` and Fractal read."""
-    with open_store(settings.store_url).session() as session:
+    with open_store(settings.store).session() as session:
         return workflows.export_workflow(session, find_workflow(session, key))
 
 
 def delete_workflow(settings: Settings, key: int | str) -> Json:
     """Delete a workflow; returns its id and name. Raises `Refused` while a job runs it."""
-    with open_store(settings.store_url).session(write=True) as session:
+    with open_store(settings.store).session(write=True) as session:
         workflow = find_workflow(session, key)
         _require_no_job(session, workflow)
         session.delete(workflow)
@@ -111,7 +111,7 @@ def create_dataset(
     Raises `BadInput` with the exact field.
     """
     image_list = datasets.read_images(images, what="the image list") if images is not None else []
-    with open_store(settings.store_url).session(write=True) as session:
+    with open_store(settings.store).session(write=True) as session:
         dataset_id = datasets.create_dataset(
             session, name=name, zarr_dir=zarr_dir, images=image_list, filters=_filters(filters)
         ).id
@@ -140,7 +140,7 @@ def scan_into_dataset(
     met on the way. `report` is given the number of images found so far. Raises `NotFound` when there is no such folder,
     `BadInput` for images that do not lie under `zarr_dir`, `Refused` while a job is submitted on the dataset.
     """
-    store = open_store(settings.store_url)
+    store = open_store(settings.store)
     with store.session() as session:
         dataset_id = find_dataset(session, key).id
     problems: list[str] = []
@@ -159,7 +159,7 @@ def scan_into_dataset(
 
 def export_dataset(settings: Settings, key: int | str) -> Json:
     """Write a dataset as a document whose values `create_dataset` takes again."""
-    with open_store(settings.store_url).session() as session:
+    with open_store(settings.store).session() as session:
         return datasets.export_dataset(session, find_dataset(session, key))
 
 
@@ -168,7 +168,7 @@ def delete_dataset(settings: Settings, key: int | str) -> Json:
 
     Raises `Refused` while a job is submitted on it.
     """
-    with open_store(settings.store_url).session(write=True) as session:
+    with open_store(settings.store).session(write=True) as session:
         dataset = find_dataset(session, key)
         _require_no_job(session, dataset)
         session.delete(dataset)

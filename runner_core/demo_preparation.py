@@ -41,7 +41,7 @@ def prepare_demo(
     What an earlier demo made is used again, but for the images, which each run changes. `report` is given one line per
     step, `report_images` the images made and those to make. Errors as of collecting and of `make_demo_images`.
     """
-    store = open_store(settings.store_url)
+    store = open_store(settings.store)
     package = collect_package(store, REQUIREMENT, envs_dir=settings.envs_dir, report=report)
     made = make_demo_images(Path(package.interpreter), folder, report=report_images)
     with store.session(write=True) as session:

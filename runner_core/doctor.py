@@ -188,7 +188,7 @@ def _store(settings: Settings) -> Iterator[Finding]:
     if not documents.store_exists(settings):
         yield Finding("store", Health.OK, f"{settings.home / 'store.db'} is made at the first use")
         return
-    store = open_store(settings.store_url)
+    store = open_store(settings.store)
     with store.session() as session:
         if store.engine.dialect.name == "sqlite":
             mode = session.scalar(text("PRAGMA journal_mode"))

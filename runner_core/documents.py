@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select
 from sqlalchemy.orm import Session, joinedload
 
-from runner_core.failures import NotFound
+from runner_core.failures import JobExecutionError, NotFound
+from runner_core.history import task_statuses
 from runner_core.job_folder import JobFolder
 from runner_core.model import JobStatus, Json, Phase, TaskState
 from runner_core.settings import Settings
@@ -127,6 +128,34 @@ def show_dataset(settings: Settings, key: int | str) -> Json:
             "timestamp_created": dataset.timestamp_created.isoformat(),
             "submitted_job_id": queries.submitted_job_id(session, dataset.id),
         }
+
+
+def workflow_statuses(settings: Settings, *, workflow: int | str, dataset: int | str) -> Json:
+    """How a workflow stands over a dataset (E4): `done`, `failed` or `submitted` by the id of the workflow task.
+
+    Tasks without a status are left out. Workflow and dataset are given by id or name; raises `NotFound`.
+    """
+    with _session(settings) as session:
+        found, over = queries.find_workflow(session, workflow), queries.find_dataset(session, dataset)
+        of_workflow = WorkflowTask.workflow_id == found.id
+        task_ids = session.scalars(select(WorkflowTask.id).where(of_workflow).order_by(WorkflowTask.order)).all()
+        of_pair = (Job.workflow_id == found.id, Job.dataset_id == over.id)
+        job = session.scalar(select(Job).where(*of_pair, Job.status == JobStatus.SUBMITTED))
+        statuses = task_statuses(
+            history=over.history,
+            workflow_task_ids=task_ids,
+            running=(job.first_task_index, job.last_task_index) if job else None,
+            running_history=_history_of(job) if job else (),
+        )
+    return {str(task_id): status for task_id, status in statuses.items()}
+
+
+def _history_of(job: Job) -> list[Json]:
+    """What a running job has written of its own history."""
+    try:
+        return (JobFolder(Path(job.working_dir)).read_state("history") if job.working_dir else None) or []
+    except (OSError, JobExecutionError):
+        return []  # it cannot be looked at; what came before the job can
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -288,7 +317,7 @@ def _tasks_not_begun(session: Session, row: queries.JobRow) -> list[Json]:
 
 @contextmanager
 def _session(settings: Settings) -> Iterator[Session]:
-    with open_store(settings.store_url).session() as session:
+    with open_store(settings.store).session() as session:
         yield session
 
 

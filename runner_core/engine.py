@@ -8,13 +8,12 @@ filters and history, and write the new state into the job folder. What to do is 
 from __future__ import annotations
 
 import logging
-import shlex
-import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from runner_core.backends.base import Backend, Batch, BatchNews
+from runner_core.commands import command_words
 from runner_core.failures import (
     JobExecutionError,
     TaskExecutionError,
@@ -45,9 +44,6 @@ from runner_core.task_io import (
     parse_init_output,
     parse_task_output,
 )
-
-FORBIDDEN_IN_COMMANDS = frozenset("`#$&*()\\|[]{};<>?!")
-"""Characters that mean something to a shell; commands from outside may not hold them (P1)."""
 
 _LOG_LIMIT = 100_000  # bytes of a failed unit's log in the job's error text
 _TAIL_LIMIT = 16_384  # bytes at the end of a log in which the cause is looked for
@@ -117,8 +113,8 @@ class Run:
     stop_requested: Callable[[], bool]
 
 
-async def run_tasks(run: Run, tasks: Sequence[WorkflowTask], start: DatasetState) -> DatasetState:
-    """Run the tasks in order; after each, the state in the job folder is that of all tasks so far (T13).
+async def run_tasks(run: Run, tasks: Sequence[WorkflowTask], start: DatasetState) -> AsyncGenerator[DatasetState, None]:
+    """Run the tasks in order, and yield the state after each; the job folder holds the same by then (T13).
 
     Raises `TaskExecutionError` or `JobExecutionError` for the first task that fails.
     """
@@ -141,7 +137,7 @@ async def run_tasks(run: Run, tasks: Sequence[WorkflowTask], start: DatasetState
         )
         run.journal.append({"event": "task_ended", "order": task.order, "state": TaskState.DONE})
         run.logger.info("END    %s-th task (name=%s)", task.order, quoted(task.name))
-    return state
+        yield state
 
 
 async def _run_task(run: Run, task: WorkflowTask, state: DatasetState) -> DatasetState:
@@ -277,18 +273,9 @@ class _Part:
 
     def _command_words(self) -> tuple[str, ...]:
         try:
-            words = tuple(shlex.split(self.command or ""))
+            return command_words(self.command or "")
         except ValueError as error:
-            raise self._task_error(f"the command {quoted(self.command)} cannot be split into words: {error}") from None
-        if not words:
-            raise self._task_error(f"the task has no command for its {self.task.type} part")
-        for word in words:
-            # A path of ours may hold such a character; it names a file, and no shell ever reads it.
-            if FORBIDDEN_IN_COMMANDS & set(word) and not Path(word).exists():
-                raise self._task_error(f"the command {quoted(self.command)} holds a character that is not allowed")
-        if shutil.which(words[0]) is None:
-            raise self._task_error(f"the command {quoted(words[0])} was not found; was its environment removed?")
-        return words
+            raise self._task_error(str(error)) from None
 
     def _task_error(self, message: str) -> TaskExecutionError:
         hint = "collect the task package again"

@@ -6,8 +6,6 @@ image for each that it takes, with the types of its manifest; what a converter m
 
 from __future__ import annotations
 
-import shlex
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +13,8 @@ from pathlib import Path
 from sqlalchemy.orm import Session
 
 from runner_core.catalog.arguments import check_arguments
-from runner_core.engine import FORBIDDEN_IN_COMMANDS, DatasetState, WorkflowTask
+from runner_core.commands import command_words
+from runner_core.engine import DatasetState, WorkflowTask
 from runner_core.failures import BadInput, JobExecutionError, PilothouseError, quoted
 from runner_core.images import (
     Filters,
@@ -45,7 +44,7 @@ def check_launch(settings: Settings, request: JobRequest) -> Json:
 
     Raises `NotFound` for an unknown workflow or dataset.
     """
-    with open_store(settings.store_url).session() as session:
+    with open_store(settings.store).session() as session:
         workflow = find_workflow(session, request.workflow)
         dataset = find_dataset(session, request.dataset)
         problems = list(_problems_of_job(settings, request, session, dataset))
@@ -159,12 +158,10 @@ def _problems_of_commands(task: WorkflowTask) -> Iterator[str]:
 
 
 def _problems_of_command(command: str | None) -> Iterator[str]:
-    words = shlex.split(command or "")
-    if not words:
-        yield "it has no command; collect its package again"
-    elif shutil.which(words[0]) is None:
-        yield f"its command {quoted(words[0])} was not found; collect its package again"
-    elif missing := [word for word in words[1:] if word.startswith("/") and not Path(word).exists()]:
-        yield f"its script {quoted(missing[0])} was not found; collect its package again"
-    elif odd := [word for word in words if FORBIDDEN_IN_COMMANDS & set(word) and not Path(word).exists()]:
-        yield f"its command holds a character that is not allowed: {quoted(odd[0])}"
+    try:
+        words = command_words(command or "")
+    except ValueError as error:
+        yield f"{error} (collect its package again)"
+        return
+    if missing := [word for word in words[1:] if word.startswith("/") and not Path(word).exists()]:
+        yield f"its script {quoted(missing[0])} was not found (collect its package again)"

@@ -35,6 +35,7 @@ from runner_core.catalog.package_spec import (
     IndexPackage,
     PackageSpec,
     SourceFolder,
+    WheelFile,
     checked_package_name,
     index_package,
     parse_spec,
@@ -119,9 +120,10 @@ class _Collection:
         if isinstance(wanted, SourceFolder):
             with tempfile.TemporaryDirectory(prefix="build-", dir=self.package_dir) as folder:
                 wheel = self.build(wanted, Path(folder))
-                return self.install(wanted, target=str(wheel), version=wheel_version(wheel))
+                return self.install(wanted, target=_direct(wanted.name, wheel), version=wheel_version(wheel))
         assert wanted.version is not None
-        return self.install(wanted, target=str(wanted), version=wanted.version)
+        target = _direct(wanted.name, wanted.path) if isinstance(wanted, WheelFile) else str(wanted)
+        return self.install(wanted, target=target, version=wanted.version)
 
     def newest(self, wanted: IndexPackage) -> IndexPackage:
         """The requirement, pinned to the newest version that this Python can have."""
@@ -171,6 +173,11 @@ class _Collection:
             running = is_running(session, name)
         if not running:
             remove_disposable(self.package_dir)
+
+
+def _direct(name: str, wheel: Path) -> str:
+    """The requirement of that very file; in a plain path or URL uv mistakes some of `?`, `#` and `%`."""
+    return f"{name} @ {wheel.as_uri()}"
 
 
 def _collected_before(store: Store, wanted: PackageSpec, python: str | None) -> TaskPackage | None:

@@ -13,17 +13,18 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, field_validator, model_validator
 
 from runner_core.catalog.documents import Name, checked_document, parse_json
+from runner_core.commands import FORBIDDEN_CHARACTERS
 from runner_core.failures import BadInput, quoted
 from runner_core.model import Json, TaskType
 from runner_core.task_io import Types
 
 MAX_MANIFEST_BYTES = 16 * 1024 * 1024
 
-_FORBIDDEN = frozenset("`#$&*()\\|[]{};<>?!")  # P1: no command that comes from outside may hold these
-
 
 def _inside_package(executable: str) -> str:
-    wrong = sorted({character for character in executable if character in _FORBIDDEN or not character.isprintable()})
+    wrong = sorted(
+        {character for character in executable if character in FORBIDDEN_CHARACTERS or not character.isprintable()}
+    )
     if wrong:
         raise ValueError(f"a command must not hold {quoted(' '.join(wrong), 80)} (got {quoted(executable, 80)})")
     path = PurePosixPath(executable)

@@ -17,7 +17,8 @@ from runner_core.failures import BadInput, OutOfReach, PilothouseError
 from runner_core.text import safe_line
 
 # SQLite's names and SQLSTATE codes: the first group says that the place is wrong or forbidden, so trying again
-# would not help; the second that a reading session tried to write; the third that a statement of ours is wrong.
+# would not help; the second that a reading session tried to write; the third that a statement of ours is wrong; the
+# last that the file cannot grow, or cannot be read or written.
 _UNUSABLE = (
     "SQLITE_AUTH",
     "SQLITE_CANTOPEN",
@@ -29,9 +30,11 @@ _UNUSABLE = (
 )
 _READ_ONLY = ("SQLITE_READONLY", "25006")
 _OURS = ("SQLITE_ERROR",)
+_DISK = ("SQLITE_FULL", "SQLITE_IOERR")
 
 _WHERE = "PILOTHOUSE_DATABASE_URL, or else PILOTHOUSE_HOME, says where the store is"
 _AGAIN = "nothing was changed; try again once it answers"
+_MAKE_ROOM = "nothing was changed; make room, or see to the disk, and try again"
 
 
 @contextmanager
@@ -71,6 +74,9 @@ def unusable(store: str, error: BaseException | None) -> BadInput:
 
 def out_of_reach(store: str, error: BaseException | None) -> OutOfReach:
     """The store does not answer, or not now."""
+    if code_of(error).startswith(_DISK):
+        message = f"the disk that holds the store {store} is full or failing: {_in_short(error)}"
+        return OutOfReach(message, hint=_MAKE_ROOM)
     return OutOfReach(f"the store {store} does not answer: {_in_short(error)}", hint=_AGAIN)
 
 

@@ -105,6 +105,16 @@ def test_a_wheel_is_installed_with_what_it_requires(
     assert output_of(package.tasks[0].command_parallel) == "from afar\n"
 
 
+def test_characters_that_end_a_path_in_urls_are_fine_in_paths(
+    store: Store, tmp_path: Path, wheel: Callable[..., Path], source_tree: Callable[..., Path]
+) -> None:
+    odd = tmp_path / "h?a#b%20c"
+    folder = source_tree(name="other-tasks").rename(tmp_path / "f?a#b%20c")
+    for spec in (wheel(folder=odd.name), folder):
+        package = collect_package(store, str(spec), envs_dir=odd / "envs", report=quiet)
+        assert output_of(package.tasks[0].command_parallel) == "hello ['--x']\n"
+
+
 def test_a_requirement_takes_the_newest_version_unless_it_says_otherwise(
     store: Store, envs_dir: Path, wheel: Callable[..., Path], index: Path
 ) -> None:

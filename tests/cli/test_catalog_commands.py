@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.command_line import Cli, Stage
+from tests.cli.command_line import Cli, Stage, until
 
 TASK_KEYS = {
     "id",
@@ -170,6 +170,38 @@ def test_a_workflow_can_be_shown_and_deleted(cli: Cli, stage: Stage) -> None:
 
 
 # -- datasets
+
+
+def test_e4_a_workflow_shows_how_its_tasks_stand_over_a_dataset(cli: Cli, stage: Stage) -> None:
+    tasks = [{"task": "Each"}, {"task": "Each", "args_parallel": {"exit": 1}}, {"task": "Each"}]
+    workflow, dataset = stage.workflow(*tasks), stage.dataset(1)
+    before = cli("workflow", "show", workflow, "--dataset", dataset, "--json").json
+    cli("run", workflow, dataset, "--wait")
+
+    shown = cli("workflow", "show", workflow, "--dataset", "images")
+    document = cli("workflow", "show", workflow, "--dataset", dataset, "--json").json
+
+    first, second, _ = (str(step["id"]) for step in document["task_list"])
+    assert before["statuses"] == {}
+    assert document["statuses"] == {first: "done", second: "failed"}
+    titles = [line for line in shown.out.splitlines() if ", toy-tasks 1.0" in line]
+    assert [title.rpartition("1.0")[2] for title in titles] == ["  done", "  failed", ""]
+    assert "statuses" not in cli("workflow", "show", workflow, "--json").json
+    assert cli("workflow", "show", workflow, "--dataset", "nobody").code == 4
+
+
+def test_e4_a_running_job_shows_what_it_has_done_and_what_it_is_to_do(cli: Cli, stage: Stage, tmp_path: Path) -> None:
+    begun, gate = tmp_path / "begun", tmp_path / "gate"
+    waits = {"task": "Each", "args_parallel": {"touch": str(begun), "wait_for": str(gate)}}
+    workflow, dataset = stage.workflow({"task": "Each"}, waits, {"task": "Each"}), stage.dataset(1)
+    cli("run", workflow, dataset, "--last", 1)
+    until(begun.exists)
+
+    document = cli("workflow", "show", workflow, "--dataset", dataset, "--json").json
+    gate.touch()
+    cli("job", "logs", 1, "-f")
+
+    assert list(document["statuses"].values()) == ["done", "submitted"]
 
 
 def test_a_dataset_is_created_with_images_and_filters(cli: Cli, home: Path, tmp_path: Path) -> None:

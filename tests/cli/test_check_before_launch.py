@@ -91,4 +91,17 @@ def test_the_check_finds_an_environment_that_is_gone(cli: Cli, stage: Stage, hom
     answer = cli("run", workflow, stage.dataset(1), "--check")
 
     assert answer.code == 5
-    assert "its command '/no/such/python' was not found; collect its package again" in answer.out
+    assert "the command '/no/such/python' was not found" in answer.out
+    assert "collect its package again" in answer.out
+
+
+@pytest.mark.parametrize("command", ["echo 'half a", "echo a;b", "", "/bin/sh /no/such/task.py"])
+def test_p1_the_check_finds_a_command_that_cannot_be_run(cli: Cli, stage: Stage, home: Path, command: str) -> None:
+    workflow = stage.workflow({"task": "Each"})
+    with sqlite3.connect(home / "store.db") as connection:
+        connection.execute("UPDATE task SET command_parallel = ?", (command,))
+
+    (task,) = cli("run", workflow, stage.dataset(1), "--check", "--json").json["tasks"]
+
+    assert len(task["problems"]) == 1
+    assert task["problems"][0].endswith("(collect its package again)")

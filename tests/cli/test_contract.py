@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 from pathlib import Path
 
@@ -177,6 +178,27 @@ def test_output_that_cannot_hold_unicode_gets_everything_spelled_out(cli: Cli, s
 
     assert b"toys -> gr" in printed("run", "1", "1", "--check")
     assert rb"gr\xf6\xdfe \u65e5\u672c" in printed("dataset", "list")
+
+
+def test_json_holds_null_where_a_task_gave_no_finite_number_and_an_export_keeps_it(
+    cli: Cli, stage: Stage, home: Path
+) -> None:
+    dataset = stage.dataset(1)
+    attributes = '{"a": NaN, "b": Infinity, "c": "NaN", "d": 1.5}'
+    with sqlite3.connect(home / "store.db") as connection:
+        connection.execute(
+            "UPDATE dataset SET images = replace(images, '\"attributes\":{}', ?)", (f'"attributes":{attributes}',)
+        )
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is not JSON")
+
+    shown = json.loads(cli("dataset", "show", dataset, "--json").out, parse_constant=refuse)
+    exported = cli("dataset", "export", dataset, "-").out
+
+    assert shown["images"][0]["attributes"] == {"a": None, "b": None, "c": "NaN", "d": 1.5}
+    assert '"a": NaN' in exported
+    assert '"b": Infinity' in exported
 
 
 # -- endings

@@ -313,6 +313,15 @@ def test_a_job_that_failed_before_it_had_a_folder_has_the_stores_log(cli: Cli, s
     assert cli("job", "files", 1).code in {4, 5}
 
 
+def test_a_local_job_has_no_slurm_logs(cli: Cli, stage: Stage) -> None:
+    job = stage.run({"task": "Each"})
+
+    answer = cli("job", "logs", job["id"], "--slurm")
+
+    assert (answer.code, answer.out) == (5, "")
+    assert "job 1 ran on the backend 'local', it has no Slurm logs" in answer.err
+
+
 def test_files_are_listed_printed_and_exported_from_the_zip(cli: Cli, stage: Stage, tmp_path: Path) -> None:
     job = stage.run({"task": "Each"})
 

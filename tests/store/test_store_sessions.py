@@ -230,6 +230,20 @@ class TestTrouble:
 
         assert not path.exists()
 
+    def test_a_full_disk_is_told_as_one(self, tmp_path: Path):
+        store = open_store(f"sqlite:///{tmp_path}/store.db")
+
+        def outgrow() -> None:
+            with store.session(write=True) as session:
+                session.connection().exec_driver_sql("PRAGMA max_page_count = 1")  # the file may not grow
+                session.add(Dataset(name="d" * 100_000, zarr_dir="/d"))
+
+        with pytest.raises(OutOfReach, match=r"the disk that holds the store .* is full or failing") as refusal:
+            outgrow()
+
+        assert "does not answer" not in str(refusal.value)
+        assert names(store) == []
+
     def test_a_defect_of_ours_stays_a_defect(self, store: Store):
         with pytest.raises(Exception, match="no_such_table") as refusal, store.session() as session:
             session.connection().exec_driver_sql("SELECT * FROM no_such_table")

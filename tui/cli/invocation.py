@@ -79,8 +79,17 @@ class Invocation:
 
 
 def print_json(document: Any) -> None:
-    """Print one JSON document on stdout: in plain ASCII, so that nothing in it can harm a terminal."""
-    click.echo(json.dumps(document, indent=2 if sys.stdout.isatty() else None))
+    """Print one JSON document on stdout: in plain ASCII, so that nothing in it can harm a terminal.
+
+    It is JSON that every program reads: NaN and the infinities, which tasks may give as attributes, become null.
+    """
+    indent = 2 if sys.stdout.isatty() else None
+    try:
+        text = json.dumps(document, indent=indent, allow_nan=False)
+    except ValueError:
+        finite = json.loads(json.dumps(document), parse_constant=lambda _name: None)
+        text = json.dumps(finite, indent=indent)
+    click.echo(text)
 
 
 pass_invocation = click.make_pass_decorator(Invocation)
@@ -91,7 +100,7 @@ def terminal_width() -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document; null stands for NaN too.")
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -20,8 +20,11 @@ Json = dict[str, Any]
 @click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended.")
 @click.option("--task", "order", type=click.IntRange(min=0), metavar="ORDER", help="The task at this position.")
 @click.option("--unit", type=click.IntRange(min=0), metavar="N", help="This unit of the task alone.")
+@click.option("--slurm", is_flag=True, help="What Slurm itself logged.")
 @pass_invocation
-def logs(invocation: Invocation, *, job_id: int, follow: bool, order: int | None, unit: int | None) -> None:
+def logs(
+    invocation: Invocation, *, job_id: int, follow: bool, order: int | None, unit: int | None, slurm: bool
+) -> None:
     """Print the log of a job or of its units.
 
     Without --task this is the job's own log; with it, what the units of that task printed. Of several units each has a
@@ -32,6 +35,9 @@ def logs(invocation: Invocation, *, job_id: int, follow: bool, order: int | None
         raise click.UsageError("--unit needs --task")
     invocation.settle()
     job = runner_core.show_job(invocation.settings, job_id)
+    if slurm:
+        backend = runner_core.safe_line(job["backend"])
+        raise runner_core.Refused(f"job {job_id} ran on the backend {backend!r}, it has no Slurm logs")
     if follow and job["status"] == "submitted":
         name = runner_core.WORKFLOW_LOG if order is None else _only_log(invocation, job_id, order=order, unit=unit)
         show_bytes(_followed(invocation, job_id, name))

@@ -14,6 +14,7 @@ from tui.cli.job_text import units_done
 Json = dict[str, Any]
 
 _POLL_SECONDS = 0.5
+_RETRY_SECONDS = tuple(2.0**n for n in range(8))  # four minutes in all
 _POLL_SHARE = 20  # looking takes at most a twentieth of the time, however long the journal has become
 
 
@@ -36,16 +37,36 @@ def counting(invocation: Invocation, title: str) -> AbstractContextManager[Calla
 
 
 def follow_job(invocation: Invocation, job_id: int, *, sleep: Callable[[float], object] = time.sleep) -> Json:
-    """Show a job's progress until it has ended and its runner has put its files away; returns its last document."""
+    """Show a job's progress until it has ended and its runner has put its files away; returns its last document.
+
+    Raises `OutOfReach` if the store does not answer for some minutes on end.
+    """
     with _job_display(invocation) as show:
         while True:
             began = time.monotonic()
-            invocation.settle()
-            job = runner_core.show_job(invocation.settings, job_id)
+            job = _settled_job(invocation, job_id, sleep=sleep)
             show(job)
             if job["status"] != "submitted" and job["runner"]["state"] != "alive":
                 return job
             sleep(max(_POLL_SECONDS, _POLL_SHARE * (time.monotonic() - began)))
+
+
+def _settled_job(invocation: Invocation, job_id: int, *, sleep: Callable[[float], object]) -> Json:
+    """Look at a job; a store out of reach is asked again, since the job goes on meanwhile."""
+
+    def look() -> Json:
+        invocation.settle()
+        return runner_core.show_job(invocation.settings, job_id)
+
+    for seconds in _RETRY_SECONDS:
+        try:
+            return look()
+        except runner_core.OutOfReach as error:
+            if seconds == _RETRY_SECONDS[0]:
+                reason = runner_core.safe_line(error.message)
+                invocation.note(f"warning: job {job_id} cannot be seen, trying again: {reason}")
+            sleep(seconds)
+    return look()
 
 
 def _job_display(invocation: Invocation) -> AbstractContextManager[Callable[[Json], None]]:

@@ -65,25 +65,29 @@ def list_(invocation: Invocation, *, as_json: bool) -> None:
 
 @command.command("show")
 @click.argument("workflow", metavar="ID")
+@click.option("--dataset", metavar="D", help="Show how each task stands over this dataset, by id or name.")
 @json_option
 @pass_invocation
-def show(invocation: Invocation, *, workflow: str, as_json: bool) -> None:
+def show(invocation: Invocation, *, workflow: str, dataset: str | None, as_json: bool) -> None:
     """Show a workflow, by id or name: its tasks with their arguments and filters."""
     document = runner_core.show_workflow(invocation.settings, workflow)
+    if dataset is not None:
+        invocation.settle()
+        document["statuses"] = runner_core.workflow_statuses(invocation.settings, workflow=workflow, dataset=dataset)
     if as_json:
         print_json(document)
         return
     title = heading(f"Workflow {document['id']}")
     invocation.say(f"{title}  {runner_core.safe_line(document['name'])}")
     for step in document["task_list"]:
-        invocation.say("", *_step_lines(step))
+        invocation.say("", *_step_lines(step, status=document.get("statuses", {}).get(str(step["id"]))))
 
 
-def _step_lines(step: Json) -> list[str]:
+def _step_lines(step: Json, *, status: str | None) -> list[str]:
     task = step["task"]
     title = heading(f"{step['order']}  {runner_core.safe_line(task['name'])}")
     package = runner_core.safe_line(f"{task['pkg_name']} {task['version']}")
-    lines = [f"{title}  {task['type']}, {package}"]
+    lines = [f"{title}  {task['type']}, {package}" + (f"  {status}" if status else "")]
     for key in ("args_non_parallel", "args_parallel", "meta_non_parallel", "meta_parallel"):
         if step[key]:
             lines.append(f"   {key}")
