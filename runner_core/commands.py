@@ -24,8 +24,15 @@ def command_words(command: str) -> tuple[str, ...]:
         raise ValueError(f"the command {quoted(command)} cannot be split into words: {error}") from None
     if not words:
         raise ValueError("the task has no command")
-    if any(FORBIDDEN_CHARACTERS & set(word) and not Path(word).exists() for word in words):
+    if any(FORBIDDEN_CHARACTERS & set(word) and not _exists(word) for word in words):
         raise ValueError(f"the command {quoted(command)} holds a character that is not allowed")
     if shutil.which(words[0]) is None:
         raise ValueError(f"the command {quoted(words[0])} was not found; was its environment removed?")
     return words
+
+
+def _exists(word: str) -> bool:
+    try:
+        return Path(word).exists()
+    except OSError:  # too long for a path
+        return False
