@@ -146,6 +146,8 @@ async def _run_task(run: Run, task: WorkflowTask, state: DatasetState) -> Datase
     if task_type.takes_images:
         inputs = select_images(state.images, state.filters.overlaid(task.input_filters))
         require_types(inputs, task.input_types)
+        if not inputs:
+            run.logger.warning("the filters select no image for %s", quoted(task.name))
     output = await _OUTPUT_OF[task_type](run, task, inputs)
     images = apply_output(state.images, output, inputs=inputs, output_types=task.output_types, zarr_dir=run.zarr_dir)
     filters = filters_after_task(state.filters, output_filters=output.all_filters, output_types=task.output_types)

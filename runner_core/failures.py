@@ -177,6 +177,9 @@ def classify(evidence: UnitEvidence) -> Cause:
     return _cause_in_log(code, evidence.log_tail)
 
 
+_KILLED_GROUP = "killed, often out of memory"
+
+
 def _cause_of_signal(number: int) -> Cause:
     try:
         name = signal.Signals(number).name
@@ -184,8 +187,8 @@ def _cause_of_signal(number: int) -> Cause:
         name = f"signal {number}"
     headline = f"killed by {name} (returncode={-number})"
     if number == signal.SIGKILL:
-        why = "often the system's answer to too much memory"
-        return Cause(FailureKind.OUT_OF_MEMORY, "out of memory (killed)", f"{headline}; {why}")
+        why = "often the system's answer to too much memory, unless somebody killed it"
+        return Cause(FailureKind.OUT_OF_MEMORY, _KILLED_GROUP, f"{headline}; {why}")
     return Cause(FailureKind.TASK, f"killed by {name}", headline)
 
 
@@ -202,7 +205,7 @@ def _cause_in_log(code: int, log: str) -> Cause:
     if _MEMORY.search(said):
         return Cause(FailureKind.OUT_OF_MEMORY, "out of memory", headline)
     if code == _KILLED_IN_SHELL or _KILLED.search(said):
-        return Cause(FailureKind.OUT_OF_MEMORY, "out of memory (killed)", headline)
+        return Cause(FailureKind.OUT_OF_MEMORY, _KILLED_GROUP, headline)
     return Cause(FailureKind.TASK, _one_line(group, 200), headline)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sqlalchemy.orm import Session
 
+from runner_core.backends.local import read_local_config
 from runner_core.catalog.arguments import check_arguments
 from runner_core.commands import command_words
 from runner_core.engine import DatasetState, WorkflowTask
@@ -73,6 +74,11 @@ def _problems_of_job(
         backend_of(settings, request)
     except PilothouseError as error:
         yield str(error)
+    if settings.local_config_file is not None:
+        try:
+            read_local_config(settings.local_config_file)
+        except PilothouseError as error:
+            yield str(error)
     job_id = submitted_job_id(session, dataset.id)
     if job_id is not None:
         yield f"dataset {quoted(dataset.name, 80)} is busy with job {job_id}; wait for its end, or stop it"

@@ -242,7 +242,7 @@ class WarmProcess(Process):
         """Hand it a unit; whether it still lives to hear of it."""
         try:
             self.channel.send(json.dumps({"words": unit.words(), "log": os.path.abspath(unit.log)}).encode())
-        except ConnectionError:
+        except OSError:
             return False
         self.unit, self.started = unit, time.time()
         self.served += 1
@@ -269,7 +269,6 @@ def spawn(words: List[str], log: str, environment: Dict[str, str]) -> int:
             (os.POSIX_SPAWN_DUP2, 1, 2),
         ],
         setpgroup=0,
-        setsigmask=(),
         setsigdef=SIGNALS,
     )
 
@@ -579,8 +578,6 @@ class Batch:
             while warm.channel.fileno() >= 0:
                 self._hear(warm)
         self._hang_up(warm)
-        if warm in self.idle:
-            self.idle.remove(warm)
         if not warm.ready and not self.stopping:
             slow = warm.ended - warm.started >= self.plan.preload
             how = "took longer than %g s" % self.plan.preload if slow else "ended with returncode=%s" % warm.returncode
@@ -681,7 +678,6 @@ class ProcessState:
     """What a unit may change of its process, and the next must find as it was."""
 
     def __init__(self, channel: int) -> None:
-        self.pid = os.getpid()
         self.channel = channel
         self.descriptors = self._look_at_descriptors()
         self.streams = sys.stdin, sys.stdout, sys.stderr
@@ -699,7 +695,7 @@ class ProcessState:
         self.loggers = {logger: logger_state(logger) for logger in all_loggers()}
 
     def _look_at_descriptors(self) -> List[Optional[int]]:
-        """What stands behind input, output and the channel: daemons like to close all that is open."""
+        """What stands behind input, output and the channel, which a fork has not, and a daemon may have closed."""
         return [inode(fd) for fd in (0, 1, 2, self.channel)]
 
     def redirect_output(self, path: str) -> None:
@@ -716,10 +712,8 @@ class ProcessState:
     def holds_leftovers(self) -> bool:
         """Whether there is something that a plain process waits for, or clears away, at its end."""
         return (
-            os.getpid() != self.pid  # a fork of the script that has run to its end
+            self.descriptors != self._look_at_descriptors()
             or self.streams != (sys.stdin, sys.stdout, sys.stderr)
-            or any(stream.closed for stream in self.streams)
-            or self.descriptors != self._look_at_descriptors()
             or not open_files() <= self.files
             or has_children()
             or self._has_busy_threads()

@@ -106,7 +106,7 @@ PRINTS = {
         class Tidy:
             def __del__(self):
                 print("tidied")
-        tidy = Tidy(); tidy.me = tidy
+        print("first"); tidy = Tidy(); tidy.me = tidy
     """,
 }
 
@@ -143,9 +143,16 @@ SURROUNDINGS = {
         logging.getLogger().addHandler(handler); logging.warning("kept for later")
     """,
     "warnings once for each place": """
+        import beside
         for number in range(2):
-            warnings.warn("take care")
-        json.decoder.warnings = warnings
+            beside.warn("take care", UserWarning)
+            beside.warn("grown old", DeprecationWarning)
+    """,
+    "a hook for exceptions": """
+        if here["number"] == 0:
+            sys.excepthook = threading.excepthook = lambda *_: print("hooked")
+        else:
+            int("x")
     """,
     "a warning of the compiler": "print('seen' is 'seen')",
     "warnings that are off": "warnings.warn('seen'); warnings.simplefilter('ignore'); warnings.warn('unseen')",
@@ -261,6 +268,7 @@ def test_a_unit_prints_as_the_bare_command_does(bench, source):
 
 @each(SURROUNDINGS)
 def test_a_unit_finds_its_process_as_the_bare_command_does(bench, source):
+    bench.script("import warnings\ndef warn(*words):\n    warnings.warn(*words)\n", "beside.py")
     top = IMPORTS + "here = json.loads(Path(sys.argv[2]).read_text()) if __name__ == '__main__' else {}\n"
     assert_same_as_bare(bench, bench.guarded(source, top=top))
 

@@ -102,6 +102,16 @@ def test_the_children_of_a_unit_end_with_it(bench, warm, eventually, running, es
     assert not any(running(pid) for pid in pids)
 
 
+def test_a_worker_that_was_started_with_signals_blocked_can_be_stopped(bench, eventually):
+    def block() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGCHLD])
+
+    worker = bench.start(bench.plan(bench.guarded("ready(); wait()", top=WAITING)), preexec_fn=block)
+    eventually(lambda: ready(bench))
+    stop(worker)
+    assert bench.report(worker).finish["reason"] == "stopped"
+
+
 def test_a_stop_while_the_modules_load_counts(bench, eventually):
     script = bench.script(WAITING + "ready()\nwait()\nif __name__ == '__main__':\n    pass\n")
     body = script.read_text().replace("sys.argv[4]", repr(str(bench.folder / "unit0.metadiff.json")))

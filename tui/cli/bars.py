@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -19,6 +19,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 from rich.progress_bar import ProgressBar
+from rich.text import Text
 
 import runner_core
 from tui.cli.job_text import units_done
@@ -75,7 +76,11 @@ def task_bars(*, ascii_only: bool, low_bandwidth: bool) -> Iterator[Callable[[Js
             phase = "zipping its files" if over and job["runner"]["state"] == "alive" else job["phase"]
             done = sum(task["state"] == "done" for task in job["tasks"])
             total = len(job["tasks"]) or None
-            bars.update(job_bar, description=f"Job {job['id']}", counts=phase, total=total, completed=done)
+            failed = job["status"] == "failed"
+            title = f"Job {job['id']}"
+            bars.update(job_bar, description=title, counts=phase, total=total, completed=done, failed=failed)
+            if over:
+                bars.stop_task(job_bar)
 
         yield show
 
@@ -86,7 +91,8 @@ def _show_task(bars: Progress, bar: TaskID, task: Json) -> None:
         bars.start_task(bar)
     if units["total"]:
         ended = units["done"] + units["failed"]
-        bars.update(bar, completed=ended, total=units["total"], counts=units_done(units))
+        failed = units["failed"] > 0
+        bars.update(bar, completed=ended, total=units["total"], counts=units_done(units), failed=failed)
     elif task["state"] == "done":
         bars.update(bar, completed=1, total=1)
     if task["ended"]:
@@ -94,11 +100,25 @@ def _show_task(bars: Progress, bar: TaskID, task: Json) -> None:
 
 
 class _StillBarColumn(BarColumn):
-    """A bar that stays empty, and does not move, while there is nothing to count."""
+    """A bar that stays empty, and does not move, while there is nothing to count; red where something failed."""
 
     def render(self, task: Task) -> ProgressBar:
-        completed = task.completed if task.total else 0
-        return ProgressBar(total=task.total or 1, completed=completed, width=self.bar_width)
+        failed = task.fields.get("failed", False)
+        return ProgressBar(
+            total=task.total or 1,
+            completed=task.completed if task.total else 0,
+            width=self.bar_width,
+            complete_style="red" if failed else "cyan",
+            finished_style="red" if failed else "green",
+        )
+
+
+class _StartedSpinnerColumn(SpinnerColumn):
+    """A spinner beside what has begun and not ended."""
+
+    def render(self, task: Task) -> RenderableType:
+        waits = not task.started or task.stop_time is not None
+        return Text(" ") if waits else super().render(task)
 
 
 class _AsciiConsole(Console):
@@ -112,7 +132,7 @@ class _AsciiConsole(Console):
 def _bars(*columns: ProgressColumn, ascii_only: bool, low_bandwidth: bool) -> Progress:
     kind = _AsciiConsole if ascii_only else Console
     return Progress(
-        SpinnerColumn("line" if ascii_only else "dots"),
+        _StartedSpinnerColumn("line" if ascii_only else "dots"),
         TextColumn("{task.description}"),
         *columns,
         TimeElapsedColumn(),

@@ -29,9 +29,13 @@ def command() -> None:
 
 @command.command("create")
 @click.argument("name")
-@click.option("--zarr-dir", required=True, metavar="DIR", help="The folder that tasks write new images into.")
-@click.option("--images", metavar="FILE.json", help="A list of images, or a dataset's export (- for stdin).")
-@click.option("--filters", metavar="FILE.json", help='{"attributes": {...}, "types": {...}}')
+@click.option(
+    "--zarr-dir", required=True, metavar="DIR", type=click.Path(), help="The folder that tasks write new images into."
+)
+@click.option(
+    "--images", metavar="FILE.json", type=click.Path(), help="A list of images, or a dataset's export (- for stdin)."
+)
+@click.option("--filters", metavar="FILE.json", type=click.Path(), help='{"attributes": {...}, "types": {...}}')
 @json_option
 @pass_invocation
 def create(
@@ -55,7 +59,7 @@ def create(
 
 @command.command("scan")
 @click.argument("dataset", metavar="ID")
-@click.argument("folder", metavar="DIR")
+@click.argument("folder", metavar="DIR", type=click.Path())
 @json_option
 @pass_invocation
 def scan(invocation: Invocation, *, dataset: str, folder: str, as_json: bool) -> None:
@@ -156,7 +160,7 @@ def _described(filters: Json) -> str:
 
 @command.command("export")
 @click.argument("dataset", metavar="ID")
-@click.argument("file")
+@click.argument("file", type=click.Path())
 @pass_invocation
 def export(invocation: Invocation, *, dataset: str, file: str) -> None:
     """Export a dataset, by id or name, to FILE (- for stdout)."""

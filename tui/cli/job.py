@@ -149,7 +149,7 @@ def cat(invocation: Invocation, *, job_id: int, path: str) -> None:
 
 @command.command("export")
 @job_argument
-@click.argument("folder", metavar="DIR")
+@click.argument("folder", metavar="DIR", type=click.Path())
 @click.option("--trust-size", is_flag=True, help="Unpack a zip even if it claims to become implausibly large.")
 @pass_invocation
 def export(invocation: Invocation, *, job_id: int, folder: str, trust_size: bool) -> None:

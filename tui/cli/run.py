@@ -27,7 +27,9 @@ Json = dict[str, Any]
 @click.option("--backend", metavar="NAME", help="How to run it: local, local_experimental.")
 @click.option("--profile", metavar="P", help="A profile of config.toml, instead of a backend.")
 @click.option("--slurm-account", metavar="A", help="One of the profile's Slurm accounts.")
-@click.option("--worker-init", metavar="FILE", help="Lines for Slurm's submission script (- for stdin).")
+@click.option(
+    "--worker-init", metavar="FILE", type=click.Path(), help="Lines for Slurm's submission script (- for stdin)."
+)
 @click.option("--check", is_flag=True, help="Launch nothing; say what would become of the job.")
 @click.option("--wait", is_flag=True, help="Follow the job to its end; exit as it ended.")
 @json_option

@@ -19,7 +19,7 @@ def command() -> None:
 
 
 @command.command("collect")
-@click.argument("spec", required=False)
+@click.argument("spec", required=False, type=click.Path())
 @click.option("--python", metavar="VERSION", help="The Python of the new environment, such as 3.11.")
 @click.option("--profile", metavar="P", help="The profile whose machine the package is for.")
 @click.option("--interpreter", metavar="PYTHON", help="The Python of an environment that exists already.")

@@ -21,7 +21,7 @@ def command() -> None:
 
 
 @command.command("import")
-@click.argument("file")
+@click.argument("file", type=click.Path())
 @click.option("--name", help="The name to give it, instead of the one in the file.")
 @json_option
 @pass_invocation
@@ -38,7 +38,7 @@ def import_(invocation: Invocation, *, file: str, name: str | None, as_json: boo
 
 @command.command("export")
 @click.argument("workflow", metavar="ID")
-@click.argument("file")
+@click.argument("file", type=click.Path())
 @pass_invocation
 def export(invocation: Invocation, *, workflow: str, file: str) -> None:
     """Export a workflow, by id or name, to FILE (- for stdout)."""
