@@ -33,6 +33,8 @@ async def run_job(settings: Settings, job_id: int) -> None:
         raise NotFound(f"job {job_id} cannot be run: it, its workflow or its dataset does not exist")
     folder = JobFolder(Path(job.working_dir))
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, folder.request_stop)
+    if signal.SIGTERM in signal.sigpending():  # it came while this process started
+        folder.request_stop()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP, signal.SIGTERM})
     try:
         user = settings.profile_named(job.profile).user if job.profile else UserSettings()
