@@ -827,14 +827,18 @@ def is_as_before(script: WarmScript, state: ProcessState) -> bool:
 def serve_warm(fd: int, path: str) -> None:
     """Load a script, then run a unit for every request, until nobody asks or the process must end."""
     call_libc("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # without the worker nobody hears of the unit
-    channel = socket.socket(fileno=fd)
-    channel.set_inheritable(False)
-    os.register_at_fork(after_in_child=channel.close)
+    os.set_inheritable(fd, False)
+    channel = inode(fd)
+
+    def leave_to_parent() -> None:
+        if inode(fd) == channel:
+            os.close(fd)
 
     def tell(**answer: Any) -> None:
-        channel.send(json.dumps(answer).encode())
+        os.write(fd, json.dumps(answer).encode())
 
-    request = channel.recv(MAX_MESSAGE)  # a warm process is started for a unit, so there is one
+    os.register_at_fork(after_in_child=leave_to_parent)
+    request = os.read(fd, MAX_MESSAGE)  # a warm process is started for a unit, so there is one
     try:
         script = WarmScript(path)
     except NotWarm as why:
@@ -855,7 +859,7 @@ def serve_warm(fd: int, path: str) -> None:
         state.redirect_output(os.devnull)
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         tell(cpu=sum(os.times()[:4]), memory=memory)
-        request = channel.recv(MAX_MESSAGE)
+        request = os.read(fd, MAX_MESSAGE)
 
 
 def main(words: List[str]) -> None:

@@ -87,7 +87,17 @@ PRINTS = {
         child = os.fork()
         if child:
             os.waitpid(child, 0)
+            time.sleep(0.05)
+            Path(sys.argv[4]).write_text("{}")
         print("both", flush=True)
+    """,
+    "a fork after all descriptors were closed": """
+        os.closerange(3, 64)
+        files = [open(sys.argv[2]) for _ in range(20)]
+        child = os.fork()
+        if child:
+            os.waitpid(child, 0)
+        print(len({os.fstat(file.fileno()).st_ino for file in files}), flush=True)
     """,
     "a fork that fails": """
         child = os.fork()
@@ -105,8 +115,9 @@ PRINTS = {
     "what is left of tidy objects": """
         class Tidy:
             def __del__(self):
-                print("tidied")
+                print("tidied", self.arguments)
         print("first"); tidy = Tidy(); tidy.me = tidy
+        tidy.arguments = json.loads(Path(sys.argv[2]).read_text())
     """,
 }
 
