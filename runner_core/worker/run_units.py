@@ -11,6 +11,7 @@ A *warm* process is the task's own interpreter, which imports the task's modules
 each in a fresh `__main__` with its own argv and log. What a unit changed of the process is put back. Where that is not
 certain (it failed, or left threads, children, exit handlers or open files), the process ends as a plain one would, and
 another takes its place. What libraries remember does stay: imported modules, their caches, the state of `random`.
+Where the modules cannot be loaded, a note says why, and all units start plainly, a first few for the second time.
 """
 
 from __future__ import annotations
