@@ -11,7 +11,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,7 @@ class Bench:
     """Runs workers in one folder."""
 
     folder: Path
+    workers: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def script(self, source: str, name: str = "task.py") -> Path:
         path = self.folder / name
@@ -111,7 +112,7 @@ class Bench:
             path.write_text(json.dumps(plan))
         words = [sys.executable, "-I", "-S", str(WORKER_FILE), str(path)]
         options = {"env": environment(), **options}
-        return subprocess.Popen(
+        worker = subprocess.Popen(
             words,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -120,6 +121,8 @@ class Bench:
             start_new_session=True,
             **options,
         )
+        self.workers.append(worker)
+        return worker
 
     def report(self, worker: subprocess.Popen[str]) -> Report:
         """Wait for the worker's end."""
@@ -160,10 +163,14 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
+def bench(tmp_path: Path) -> Iterator[Bench]:
     folder = tmp_path / "task"
     folder.mkdir()
-    return Bench(folder)
+    bench = Bench(folder)
+    yield bench
+    for worker in bench.workers:
+        with worker:  # one that hangs is not left behind by its test
+            worker.kill()
 
 
 @pytest.fixture(params=[None, 50], ids=["plain", "warm"])
