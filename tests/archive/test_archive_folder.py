@@ -13,11 +13,12 @@ import sys
 import tempfile
 import tracemalloc
 import zipfile
+import zlib
 from pathlib import Path
 
 import pytest
 
-from runner_core.archive import archive_folder
+from runner_core.archive import DEFLATE_LEVEL, archive_folder
 from runner_core.failures import NotFound
 from runner_core.job_files import JobFiles
 from runner_core.zip_members import ArchiveError
@@ -70,6 +71,14 @@ def test_files_are_deflated_and_other_programs_agree_with_the_zip(job):
         assert opened.testzip() is None
         assert all(info.compress_type == zipfile.ZIP_DEFLATED for info in opened.infolist())
     assert archive.stat().st_size < 10_000
+
+
+def test_the_level_that_was_chosen_for_its_speed_is_the_one_in_use(job):
+    data = b"".join(b"line %d of a log, %d labels\n" % (number, number * 7919 % 1009) for number in range(20_000))
+    (job / "long.log").write_bytes(data)
+    deflater = zlib.compressobj(DEFLATE_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
+    with zipfile.ZipFile(archive_folder(job, keep_folder=False)) as opened:
+        assert opened.getinfo("long.log").compress_size == len(deflater.compress(data) + deflater.flush())
 
 
 def test_the_zip_is_private_whatever_the_umask(job):
@@ -280,7 +289,7 @@ def test_a_full_disk_keeps_the_folder(tmp_path):
     script = """
 import os, sys
 from pathlib import Path
-from runner_core.archive import archive_folder
+from runner_core.archive import DEFLATE_LEVEL, archive_folder
 from runner_core.job_files import JobFiles
 from runner_core.zip_members import ArchiveError
 job = Path(sys.argv[1]) / "job"
@@ -305,7 +314,7 @@ def test_a_process_killed_while_it_zips_leaves_the_folder_and_the_next_attempt_s
     script = """
 import sys
 from pathlib import Path
-from runner_core.archive import archive_folder
+from runner_core.archive import DEFLATE_LEVEL, archive_folder
 def wait(done, total):
     print(done, flush=True)
     sys.stdin.read()
