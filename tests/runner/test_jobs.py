@@ -278,6 +278,22 @@ def worker_sessions(bench: Workbench, job_id: int) -> set[int]:
     return {os.getsid(pid) for pid in processes_naming(bench.ended(job_id).folder)}
 
 
+class Killed(BaseException):
+    """What no code of ours catches, as if the process had been killed there."""
+
+
+def die_at(function: str, bench: Workbench, job_id: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a job in this process until it calls a function, and no further."""
+
+    def die(*_: object, **__: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(function, die)
+        with pytest.raises(Killed):
+            bench.submit(job_id)
+
+
 def end_workers(bench: Workbench, job_id: int) -> None:
     for session in worker_sessions(bench, job_id):
         end_session(session)
@@ -359,16 +375,7 @@ def test_a_job_whose_tasks_were_all_done_when_its_runner_died_is_done(bench: Wor
     """The runner dies between the last task and the store: nothing is lost, and nothing is called failed."""
     job_id = bench.job(Step(NEW))
 
-    class Killed(BaseException):
-        pass
-
-    def die(*_: object, **__: object) -> None:
-        raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr("runner_core.submission.write_conclusion", die)
-        with pytest.raises(Killed):
-            bench.submit(job_id)
+    die_at("runner_core.submission.write_conclusion", bench, job_id, monkeypatch)
     assert bench.ended(job_id).status == "submitted"
     settle_gone_jobs(bench.settings)
     ended = bench.ended(job_id)
@@ -479,16 +486,7 @@ def holder_of(settings: Settings, job_id: int) -> Holder:
 def test_a_zip_that_the_runner_could_not_finish_is_made_by_whoever_finds_it(bench, monkeypatch):
     job_id = bench.job(Step(NEW))
 
-    class Killed(BaseException):
-        pass
-
-    def die(*_: object, **__: object) -> None:
-        raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr("runner_core.submission.archive_folder", die)
-        with pytest.raises(Killed):
-            bench.submit(job_id)
+    die_at("runner_core.submission.archive_folder", bench, job_id, monkeypatch)
     ended = bench.ended(job_id)
     assert ended.status == "done"
     assert not ended.zip.exists()
